@@ -1,0 +1,1 @@
+"""The append-only audit log (§10.5), chained by hash."""

@@ -1,0 +1,1 @@
+"""The operator's commands. They decide nothing: the daemon does."""

@@ -1,0 +1,1 @@
+"""The gossip engine in the world: peers and admission, keys, outbox, what was heard, relaying (§9)."""

@@ -1,0 +1,1 @@
+"""Dialling and listening, nothing else: HTTP client, dial guard, TLS."""

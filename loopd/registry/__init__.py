@@ -1,0 +1,1 @@
+"""The material and product registries (§3.2, §4)."""
