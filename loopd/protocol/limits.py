@@ -1,0 +1,34 @@
+"""The ceilings on everything that comes from outside, in one place. What happens at each is said beside it."""
+
+from decimal import Decimal
+
+# Documents: beyond these the answer is 413 or 400, before any further work.
+DOCUMENT_MAX_BYTES = 1024 * 1024
+JSON_MAX_DEPTH = 64
+
+# Lists: a page size outside these bounds is 400.
+LIST_LIMIT_MIN = 1
+LIST_LIMIT_MAX = 100
+LIST_LIMIT_DEFAULT = 20
+
+# Amounts: more than a city will ever move, and far inside 64-bit integers of hundredths. Beyond: 400.
+AMOUNT_MAX_LC = Decimal(10) ** 15
+
+# Quantities are compared as whole billionths of their dimension's base unit. Beyond: 400.
+QUANTITY_MAX = Decimal(10) ** 15
+QUANTITY_MAX_FRACTION_DIGITS = 9
+
+# A distance that somebody states: half the equator is the farthest a great circle goes, roads are longer. Beyond: 400.
+DISTANCE_MAX_KM = Decimal(100_000)
+
+# Node requests (§9.2): an older or newer timestamp is refused, both ends are included.
+REQUEST_CLOCK_TOLERANCE_MS = 300_000
+# A timestamp may be that far ahead and then that far behind, so a repeat can arrive for twice the tolerance.
+REPLAY_MEMORY_MS = 2 * REQUEST_CLOCK_TOLERANCE_MS
+
+# Floods (§9.3).
+FLOOD_TTL_MAX = 3
+ANNOUNCEMENT_MAX_VALIDITY_MS = 7 * 24 * 3600 * 1000
+PLAIN_ANNOUNCEMENT_VALIDITY_MS = 24 * 3600 * 1000
+# How long an id is remembered after its message ended, so that a late copy is still known.
+SEEN_GRACE_MS = 600_000
