@@ -1,1 +1,1 @@
-"""What LOOP says, as pure functions: documents, identifiers, money, distance, cost, signing strings. No I/O, no clock."""
+"""What LOOP says, as pure functions: documents, ids, money, distance, cost, signing strings. No I/O, no clock."""

@@ -1,0 +1,35 @@
+"""What this node knows of another one."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from loopd.protocol.geo import Location
+
+
+class Standing(StrEnum):
+    """How a known node stands to this one (see docs/protocol-notes.md, Peers)."""
+
+    PEER = "peer"
+    PENDING = "pending"  # asked to be a peer; the operator has not decided
+    INTRODUCED = "introduced"  # its key came from a peer; may send targeted requests, may not announce
+    SUSPENDED = "suspended"  # set aside by the operator
+
+
+class PeerAuth(StrEnum):
+    """How a node's requests are authenticated."""
+
+    SIGNED = "signed"
+    UNSIGNED_LAB = "unsigned-lab"  # a lab node that sends a placeholder; admitted by the operator alone
+
+
+@dataclass(frozen=True, slots=True)
+class KnownNode:
+    """Another node: who it is, where it is, and what it can do."""
+
+    node_id: str
+    standing: Standing
+    auth: PeerAuth
+    endpoint: str
+    public_key: bytes | None
+    location: Location | None
+    features: frozenset[str]
