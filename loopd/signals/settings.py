@@ -19,7 +19,7 @@ class SignalsSettings(RoomSettings):
     )
     period: Literal["month"] = Field(
         default="month",
-        description="The voting period, and with it how long a published configuration is valid: the UTC calendar month.",
+        description="The voting period, and with it how long a published configuration is valid: the UTC month.",
     )
     refresh_s: int = Field(
         default=300,
