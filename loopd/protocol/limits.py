@@ -32,3 +32,12 @@ ANNOUNCEMENT_MAX_VALIDITY_MS = 7 * 24 * 3600 * 1000
 PLAIN_ANNOUNCEMENT_VALIDITY_MS = 24 * 3600 * 1000
 # How long an id is remembered after its message ended, so that a late copy is still known.
 SEEN_GRACE_MS = 600_000
+
+# The highest revision a subject can reach, exact in every JSON reader and in the database. Beyond: 400.
+REVISION_MAX = 2**53 - 1
+
+# Public keys: an Ed25519 key takes 113 characters of PEM; the rest is room for line ends. Beyond: refused.
+PUBLIC_KEY_PEM_MAX_CHARACTERS = 256
+
+# A peer that asks for patience gets at most this much; it must not silence itself for good by one header.
+RETRY_AFTER_MAX_MS = 15 * 60 * 1000
