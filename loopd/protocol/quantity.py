@@ -69,7 +69,9 @@ def parse_quantity(value: Decimal | int, unit: str) -> Quantity:
     amount = Decimal(value)
     if not amount.is_finite() or amount < 0 or amount > QUANTITY_MAX:
         raise ValueError(f"a quantity lies between 0 and {QUANTITY_MAX:f}")
-    exponent = amount.normalize().as_tuple().exponent
-    if isinstance(exponent, int) and -exponent > QUANTITY_MAX_FRACTION_DIGITS:
+    # Counted in the digits themselves: Decimal's own arithmetic would first round a long number.
+    _, digits, exponent = amount.as_tuple()
+    too_fine = -exponent - QUANTITY_MAX_FRACTION_DIGITS if isinstance(exponent, int) else 0
+    if too_fine > 0 and any(digits[-too_fine:]):
         raise ValueError(f"a quantity has at most {QUANTITY_MAX_FRACTION_DIGITS} decimals")
-    return Quantity(amount, unit)
+    return Quantity(amount.copy_abs(), unit)  # there is no minus zero of anything
