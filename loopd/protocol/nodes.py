@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from loopd.protocol.geo import Location
+from loopd.protocol.vocabulary import LOOPD_FEATURES
 
 
 class Standing(StrEnum):
     """How a known node stands to this one (see docs/protocol-notes.md, Peers)."""
 
     PEER = "peer"
-    PENDING = "pending"  # asked to be a peer; the operator has not decided
+    PENDING = "pending"  # asked to be a peer; it has not accepted yet
     INTRODUCED = "introduced"  # its key came from a peer; may send targeted requests, may not announce
     SUSPENDED = "suspended"  # set aside by the operator
 
@@ -24,7 +25,10 @@ class PeerAuth(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KnownNode:
-    """Another node: who it is, where it is, and what it can do."""
+    """Another node: who it is, where it is, and what it can do.
+
+    `named_by_operator`: the operator gave its endpoint, so it may lie in a private network.
+    """
 
     node_id: str
     standing: Standing
@@ -33,3 +37,9 @@ class KnownNode:
     public_key: bytes | None
     location: Location | None
     features: frozenset[str]
+    named_by_operator: bool
+
+    @property
+    def is_loopd(self) -> bool:
+        """Whether it speaks this project's extensions; any other LOOP node is spoken to in the plain forms of §8.2."""
+        return not self.features.isdisjoint(LOOPD_FEATURES)

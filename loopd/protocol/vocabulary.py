@@ -35,12 +35,20 @@ SIGNAL_KEYS: frozenset[str] = frozenset(MATERIAL_CATEGORIES) | {DEFAULT_SIGNAL}
 
 
 class Feature:
-    """Words of the handshake's free capability list: what two nodes can do beyond the published contract."""
+    """Words of the handshake's free capability list."""
 
     INTEROP = "interop-v0.2.0"
-    FLOOD = "loopd-flood-v1"
+    # What nodes can do beyond the published contract; who names one of these speaks the full forms of a message.
+    FLOOD = "gossip-flood"
+    LINK = "gossip-link"
     PRODUCTS = "productdna"
     MIRROR = "mirror"
+    SETTLEMENT = "settlement"
+
+
+LOOPD_FEATURES: frozenset[str] = frozenset(
+    {Feature.FLOOD, Feature.LINK, Feature.PRODUCTS, Feature.MIRROR, Feature.SETTLEMENT}
+)
 
 
 def category_matches(category: str, pattern: str) -> bool:

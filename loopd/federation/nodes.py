@@ -1,0 +1,295 @@
+"""The directory of other nodes: who they are, how they stand to this one, and the key each is held to (§9.1).
+
+A key that came by handshake or from the operator is pinned: an introduction never replaces it, and a handshake with
+another key is refused before it gets here. Only the functions of this file write the `node` table.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from loopd.database.writer import Tx
+from loopd.protocol.geo import Location
+from loopd.protocol.nodes import KnownNode, PeerAuth, Standing
+
+# Little is kept of an introduced origin, so many fit; beyond it, a new introduction is refused.
+INTRODUCED_NODES_MAX = 10_000
+
+_COLUMNS = "node_id, standing, auth, endpoint, public_key, lat, lon, features, endpoint_by_operator"
+
+
+class Rows(Protocol):
+    """Where one row can be read at once: a transaction, or the event loop's own read connection."""
+
+    def one(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Row | None: ...
+
+
+class AddedBy(StrEnum):
+    """What brought a node into the directory."""
+
+    OPERATOR = "operator"
+    HANDSHAKE = "handshake"
+    INTRODUCTION = "introduction"
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What a handshake, made or received, establishes about another node."""
+
+    node_id: str
+    standing: Standing
+    auth: PeerAuth
+    added_by: AddedBy
+    name: str
+    endpoint: str
+    public_key: bytes | None
+    location: Location | None
+    features: frozenset[str]
+    handshake_at_ms: int
+    endpoint_by_operator: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeClaim:
+    """A handshake that waits for the operator: what another node says of itself, signed by the key it shows."""
+
+    node_id: str
+    name: str
+    endpoint: str
+    public_key: bytes | None
+    features: frozenset[str]
+    handshake_at_ms: int
+    received_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """A directory entry with what only admission and the operator's list need."""
+
+    known: KnownNode
+    name: str
+    added_by: AddedBy
+    key_source: AddedBy | None
+    introduced_by: str | None
+    handshake_at_ms: int
+    handshake_owed: bool
+    added_at_ms: int
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the key stands until the operator says otherwise; an introduced one gives way to a handshake."""
+        return self.known.public_key is not None and self.key_source is not AddedBy.INTRODUCTION
+
+
+def known_node(row: sqlite3.Row) -> KnownNode:
+    """The directory's row as the other rooms see it."""
+    location = None if row["lat"] is None or row["lon"] is None else Location(row["lat"], row["lon"])
+    return KnownNode(
+        row["node_id"],
+        Standing(row["standing"]),
+        PeerAuth(row["auth"]),
+        row["endpoint"],
+        row["public_key"],
+        location,
+        frozenset(json.loads(row["features"])),
+        bool(row["endpoint_by_operator"]),
+    )
+
+
+def find(source: Rows, node_id: str) -> KnownNode | None:
+    """The node of that id, however it stands."""
+    row = source.one(f"SELECT {_COLUMNS} FROM node WHERE node_id = ?", (node_id,))
+    return None if row is None else known_node(row)
+
+
+def find_record(source: Rows, node_id: str) -> NodeRecord | None:
+    """The whole directory entry of a node."""
+    row = source.one("SELECT * FROM node WHERE node_id = ?", (node_id,))
+    return None if row is None else node_record(row)
+
+
+def node_record(row: sqlite3.Row) -> NodeRecord:
+    """The directory's row, whole."""
+    return NodeRecord(
+        known_node(row),
+        row["name"] or row["node_id"],
+        AddedBy(row["added_by"]),
+        AddedBy(row["key_source"]) if row["key_source"] else None,
+        row["introduced_by"],
+        row["handshake_at_ms"],
+        bool(row["handshake_owed"]),
+        row["added_at_ms"],
+    )
+
+
+def peers(tx: Tx) -> list[KnownNode]:
+    """All nodes in the standing of a peer."""
+    return [known_node(row) for row in tx.all(f"SELECT {_COLUMNS} FROM node WHERE standing = 'peer'")]
+
+
+def count(source: Rows, standing: Standing) -> int:
+    """How many nodes stand so."""
+    row = source.one("SELECT count(*) AS nodes FROM node WHERE standing = ?", (standing.value,))
+    return 0 if row is None else int(row["nodes"])
+
+
+def admit(tx: Tx, admission: Admission, now_ms: int) -> None:
+    """Write what a handshake establishes. The key becomes pinned; a location that is not known keeps the known one.
+
+    Another endpoint than the operator gave loses his permission to lie in a private network.
+    """
+    location = admission.location
+    values = {
+        "node_id": admission.node_id,
+        "standing": admission.standing.value,
+        "auth": admission.auth.value,
+        "added_by": admission.added_by.value,
+        "name": admission.name,
+        "endpoint": admission.endpoint,
+        "endpoint_by_operator": admission.endpoint_by_operator,
+        "public_key": admission.public_key,
+        "key_source": None if admission.public_key is None else admission.added_by.value,
+        "lat": location.lat if location else None,
+        "lon": location.lon if location else None,
+        "features": _features_json(admission.features),
+        "handshake_at_ms": admission.handshake_at_ms,
+        "now_ms": now_ms,
+    }
+    tx.execute(
+        "INSERT INTO node (node_id, standing, auth, added_by, name, endpoint, endpoint_by_operator, public_key,"
+        " key_source, lat, lon, features, handshake_at_ms, added_at_ms, changed_at_ms)"
+        " VALUES (:node_id, :standing, :auth, :added_by, :name, :endpoint, :endpoint_by_operator, :public_key,"
+        " :key_source, :lat, :lon, :features, :handshake_at_ms, :now_ms, :now_ms)"
+        " ON CONFLICT (node_id) DO UPDATE SET standing = excluded.standing, auth = excluded.auth,"
+        " added_by = CASE WHEN node.added_by = 'operator' THEN 'operator' ELSE excluded.added_by END,"
+        " name = excluded.name, endpoint_by_operator = max(excluded.endpoint_by_operator,"
+        " node.endpoint_by_operator AND node.endpoint = excluded.endpoint), endpoint = excluded.endpoint,"
+        " public_key = coalesce(excluded.public_key, node.public_key),"
+        " key_source = coalesce(excluded.key_source, node.key_source), introduced_by = NULL,"
+        " lat = coalesce(excluded.lat, node.lat), lon = coalesce(excluded.lon, node.lon),"
+        " features = excluded.features, handshake_owed = 0, changed_at_ms = excluded.changed_at_ms,"
+        " handshake_at_ms = max(node.handshake_at_ms, excluded.handshake_at_ms)",
+        values,
+    )
+    tx.execute("DELETE FROM handshake_claim WHERE node_id = ?", (admission.node_id,))
+
+
+def owe_handshake(tx: Tx, node_id: str, owed: bool) -> None:
+    """Remember that this node still has to shake hands with that one, or that it has."""
+    tx.execute("UPDATE node SET handshake_owed = ? WHERE node_id = ?", (owed, node_id))
+
+
+def record_claim(tx: Tx, claim: HandshakeClaim) -> None:
+    """Keep a handshake until the operator decides; a newer one of the same node takes its place."""
+    tx.execute(
+        "INSERT INTO handshake_claim (node_id, name, endpoint, public_key, features, handshake_at_ms, received_at_ms)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (node_id) DO UPDATE SET name = excluded.name,"
+        " endpoint = excluded.endpoint, public_key = excluded.public_key, features = excluded.features,"
+        " handshake_at_ms = excluded.handshake_at_ms, received_at_ms = excluded.received_at_ms",
+        (
+            claim.node_id,
+            claim.name,
+            claim.endpoint,
+            claim.public_key,
+            _features_json(claim.features),
+            claim.handshake_at_ms,
+            claim.received_at_ms,
+        ),
+    )
+
+
+def find_claim(source: Rows, node_id: str) -> HandshakeClaim | None:
+    """The handshake of that node which waits for the operator."""
+    row = source.one("SELECT * FROM handshake_claim WHERE node_id = ?", (node_id,))
+    return None if row is None else handshake_claim(row)
+
+
+def handshake_claim(row: sqlite3.Row) -> HandshakeClaim:
+    """A waiting handshake's row."""
+    return HandshakeClaim(
+        row["node_id"],
+        row["name"],
+        row["endpoint"],
+        row["public_key"],
+        frozenset(json.loads(row["features"])),
+        row["handshake_at_ms"],
+        row["received_at_ms"],
+    )
+
+
+def count_claims(source: Rows) -> int:
+    """How many handshakes wait."""
+    row = source.one("SELECT count(*) AS claims FROM handshake_claim")
+    return 0 if row is None else int(row["claims"])
+
+
+def remove_claim(tx: Tx, node_id: str) -> bool:
+    """Forget a waiting handshake; False where there is none."""
+    return tx.execute("DELETE FROM handshake_claim WHERE node_id = ?", (node_id,)).rowcount > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """What a peer says of an origin whose messages it relays."""
+
+    node_id: str
+    endpoint: str
+    public_key: bytes
+    location: Location
+    features: frozenset[str]
+    introduced_by: str
+
+
+def introduce(tx: Tx, introduction: Introduction, now_ms: int) -> bool:
+    """Pin the key of an origin that a peer relays. False where the node is known already or no more fit."""
+    if find(tx, introduction.node_id) is not None or count(tx, Standing.INTRODUCED) >= INTRODUCED_NODES_MAX:
+        return False
+    tx.execute(
+        "INSERT INTO node (node_id, standing, auth, added_by, endpoint, public_key, key_source, introduced_by,"
+        " lat, lon, features, added_at_ms, changed_at_ms)"
+        " VALUES (?, 'introduced', 'signed', 'introduction', ?, ?, 'introduction', ?, ?, ?, ?, ?, ?)",
+        (
+            introduction.node_id,
+            introduction.endpoint,
+            introduction.public_key,
+            introduction.introduced_by,
+            introduction.location.lat,
+            introduction.location.lon,
+            _features_json(introduction.features),
+            now_ms,
+            now_ms,
+        ),
+    )
+    return True
+
+
+def set_standing(tx: Tx, node_id: str, standing: Standing, now_ms: int) -> None:
+    """Move a node to another standing."""
+    tx.execute(
+        "UPDATE node SET standing = ?, changed_at_ms = ? WHERE node_id = ?", (standing.value, now_ms, node_id)
+    )
+
+
+def set_auth(tx: Tx, node_id: str, auth: PeerAuth, now_ms: int) -> None:
+    """Change how a node's requests are authenticated; the operator's decision alone."""
+    tx.execute("UPDATE node SET auth = ?, changed_at_ms = ? WHERE node_id = ?", (auth.value, now_ms, node_id))
+
+
+def set_location(tx: Tx, node_id: str, location: Location, now_ms: int) -> None:
+    """Keep where a node says it is, in its NodeInfo."""
+    tx.execute(
+        "UPDATE node SET lat = ?, lon = ?, changed_at_ms = ? WHERE node_id = ?",
+        (location.lat, location.lon, now_ms, node_id),
+    )
+
+
+def remove(tx: Tx, node_id: str) -> bool:
+    """Forget a node with its cursor and health; False where it is not known."""
+    return tx.execute("DELETE FROM node WHERE node_id = ?", (node_id,)).rowcount > 0
+
+
+def _features_json(features: Iterable[str]) -> str:
+    return json.dumps(sorted(features), separators=(",", ":"))

@@ -1,0 +1,105 @@
+"""Requests to other nodes, signed as §9.2 asks (see docs/protocol-notes.md, Signatures)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
+
+from loopd.clock import Clock
+from loopd.crypto.keys import encode_signature
+from loopd.identity import Identity
+from loopd.net.http_client import PeerAnswer, PeerClient
+from loopd.protocol.limits import DOCUMENT_MAX_BYTES
+from loopd.protocol.signing import (
+    API_ROOT,
+    X_NODE_ID,
+    X_NODE_KEY_ID,
+    X_NODE_SIGNATURE,
+    X_NODE_TARGET,
+    X_TIMESTAMP,
+    request_signing_string,
+)
+from loopd.protocol.timestamps import format_timestamp
+
+LD_JSON = "application/ld+json"
+
+# A registry of nodes may be longer than a document: 10,000 entries of some 400 bytes.
+REGISTRY_MAX_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a request goes. `target` is the receiver's id where it is known to be told."""
+
+    endpoint: str
+    target: str | None
+    named_by_operator: bool
+
+
+def normalise_endpoint(url: str) -> str:
+    """An endpoint as it is kept: https, lower-case host, no user, query or fragment, ending in `/api/v1`.
+
+    ValueError where the text is no such address. The path may be left out.
+    """
+    parts = urlsplit(url.strip())
+    if parts.scheme != "https" or not parts.hostname:
+        raise ValueError("an endpoint is an https address")
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise ValueError("an endpoint has no user, query or fragment")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    authority = host if parts.port in (None, 443) else f"{host}:{parts.port}"
+    path = parts.path.rstrip("/")
+    if not path.endswith(API_ROOT):
+        path += API_ROOT
+    return urlunsplit(("https", authority, path, "", ""))
+
+
+class NodeRequests:
+    """Calls other nodes' API. Every POST is signed afresh; answers and time are bounded by the client below."""
+
+    def __init__(self, identity: Identity, client: PeerClient, clock: Clock, timeout_s: float) -> None:
+        self._identity = identity
+        self._client = client
+        self._clock = clock
+        self._timeout_s = timeout_s
+
+    async def get(self, to: Destination, path: str, max_bytes: int = DOCUMENT_MAX_BYTES) -> PeerAnswer:
+        """GET `path` (below `/api/v1`, as `/node/info`). DialError where no whole answer came."""
+        return await self._client.request(
+            "GET",
+            to.endpoint + path,
+            headers={"Accept": f"{LD_JSON}, application/json"},
+            body=None,
+            trusted=to.named_by_operator,
+            timeout_s=self._timeout_s,
+            max_answer_bytes=max_bytes,
+        )
+
+    async def post(
+        self, to: Destination, path: str, body: bytes, extra_headers: Mapping[str, str] | None = None
+    ) -> PeerAnswer:
+        """POST a document to `path` (below `/api/v1`), with this node's own fresh headers."""
+        return await self._client.request(
+            "POST",
+            to.endpoint + path,
+            headers={"Content-Type": LD_JSON, **self._signed_headers(to, path, body), **(extra_headers or {})},
+            body=body,
+            trusted=to.named_by_operator,
+            timeout_s=self._timeout_s,
+            max_answer_bytes=DOCUMENT_MAX_BYTES,
+        )
+
+    def _signed_headers(self, to: Destination, path: str, body: bytes) -> dict[str, str]:
+        identity = self._identity
+        timestamp = format_timestamp(self._clock.now_ms())
+        signing_string = request_signing_string(
+            "POST", API_ROOT + path, identity.node_id, timestamp, to.target or "", body
+        )
+        headers = {
+            X_NODE_ID: identity.node_id,
+            X_TIMESTAMP: timestamp,
+            X_NODE_SIGNATURE: encode_signature(identity.key.sign(signing_string)),
+            X_NODE_KEY_ID: identity.key.public.key_id,
+        }
+        if to.target is not None:
+            headers[X_NODE_TARGET] = to.target
+        return headers
