@@ -1,11 +1,12 @@
 """LoopCoin amounts: integer hundredths inside (`_minor`), JSON numbers of at most two decimals outside (§5)."""
 
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact
 
 from loopd.protocol.limits import AMOUNT_MAX_LC
 
 MINOR_PER_LC = 100
 _CENT = Decimal("0.01")
+_EXACT = Context(prec=40, traps=[Inexact])
 
 
 def parse_amount(value: Decimal | int) -> int:
@@ -19,10 +20,11 @@ def parse_amount(value: Decimal | int) -> int:
         raise ValueError("an amount is not negative")
     if amount > AMOUNT_MAX_LC:
         raise ValueError(f"an amount is at most {AMOUNT_MAX_LC:f} LC")
-    minor = amount.scaleb(2)
-    if minor != minor.to_integral_value():
-        raise ValueError("an amount has at most two decimals")
-    return int(minor)
+    try:
+        # Decimal's default arithmetic would first round a long number, and lose the digits that forbid it.
+        return int(_EXACT.to_integral_exact(_EXACT.scaleb(amount, 2)))
+    except Inexact:
+        raise ValueError("an amount has at most two decimals") from None
 
 
 def amount_json(amount_minor: int) -> Decimal:
