@@ -41,3 +41,36 @@ PUBLIC_KEY_PEM_MAX_CHARACTERS = 256
 
 # A peer that asks for patience gets at most this much; it must not silence itself for good by one header.
 RETRY_AFTER_MAX_MS = 15 * 60 * 1000
+
+# The API's door. An id in a path is never longer; a longer one names nothing: 404.
+PATH_ID_MAX_CHARACTERS = 300
+# A query string with more parameters is 400.
+QUERY_MAX_PARAMETERS = 20
+# Bodies being read or handled, all connections together. Beyond: 503 overloaded.
+BODIES_MAX_BYTES = 64 * 1024 * 1024
+# Clients whose requests are counted; beyond, the one that was counted first is forgotten.
+RATE_LIMITED_CLIENTS_MAX = 20_000
+# Idempotency keys: length in characters (else 400), memory, and how many of one caller; beyond, its oldest is forgotten.
+IDEMPOTENCY_KEY_MAX_CHARACTERS = 255
+IDEMPOTENCY_MEMORY_MS = 24 * 3600 * 1000
+IDEMPOTENCY_KEYS_MAX = 10_000
+# API tokens (§10.2: they expire), their life in seconds; outside these bounds: 400. And how many are kept: 409.
+TOKEN_TTL_MIN_S = 60
+TOKEN_TTL_MAX_S = 366 * 24 * 3600
+TOKEN_TTL_DEFAULT_S = 3600
+TOKENS_MAX = 1000
+
+# Calls to other nodes. A pool that is full makes the next call wait, within its own time.
+DIAL_CONNECTIONS_MAX = 128
+DIAL_CONNECTIONS_PER_HOST_MAX = 4
+# Below the time for which usual servers keep an idle connection, so that a call seldom meets one that just closed.
+DIAL_IDLE_CONNECTION_S = 30.0
+# One address that does not answer must not use up the time for the others of its name.
+DIAL_CONNECT_TIMEOUT_S = 5.0
+# Name lookups under way, each of which holds a thread.
+DIAL_LOOKUPS_MAX = 16
+
+# Calls to endpoints that strangers name. Beyond these the stranger is answered 429.
+CALLBACKS_PER_HOST_PER_MINUTE = 10
+CALLBACKS_AT_ONCE_MAX = 8
+CALLBACK_HOSTS_MAX = 1000
