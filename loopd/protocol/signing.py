@@ -12,23 +12,24 @@ from loopd.protocol.limits import REQUEST_CLOCK_TOLERANCE_MS
 from loopd.protocol.timestamps import format_timestamp, parse_timestamp
 
 # The sender's own headers, fresh for every request.
-NODE_ID: Final = "X-Node-ID"
-NODE_SIGNATURE: Final = "X-Node-Signature"
-TIMESTAMP: Final = "X-Timestamp"
-NODE_TARGET: Final = "X-Node-Target"
-NODE_KEY_ID: Final = "X-Node-Key-Id"
+X_NODE_ID: Final = "X-Node-ID"
+X_NODE_SIGNATURE: Final = "X-Node-Signature"
+X_TIMESTAMP: Final = "X-Timestamp"
+X_NODE_TARGET: Final = "X-Node-Target"
+X_NODE_KEY_ID: Final = "X-Node-Key-Id"
 
 # What an announcement carries from its origin, unchanged, and where it is on its way.
-LOOP_ORIGIN: Final = "X-Loop-Origin"
-LOOP_ORIGIN_TIMESTAMP: Final = "X-Loop-Origin-Timestamp"
-LOOP_ORIGIN_SIGNATURE: Final = "X-Loop-Origin-Signature"
-LOOP_TTL: Final = "X-Loop-TTL"
-LOOP_HOP: Final = "X-Loop-Hop"
+X_LOOP_ORIGIN: Final = "X-Loop-Origin"
+X_LOOP_ORIGIN_TIMESTAMP: Final = "X-Loop-Origin-Timestamp"
+X_LOOP_ORIGIN_SIGNATURE: Final = "X-Loop-Origin-Signature"
+X_LOOP_TTL: Final = "X-Loop-TTL"
+X_LOOP_HOP: Final = "X-Loop-Hop"
 
-ANNOUNCE_PATH: Final = "/api/v1/federate/announce"
+API_ROOT: Final = "/api/v1"
+ANNOUNCE_PATH: Final = f"{API_ROOT}/federate/announce"
 
 _REQUEST_VERSION: Final = "loop-node-request-v1"
-_API_ROOT: Final = re.compile(r"/api/v1(?=[/?]|\Z)")
+_API_ROOT: Final = re.compile(rf"{API_ROOT}(?=[/?]|\Z)")
 _UTC_ENDINGS: Final = ("Z", "z", "+00:00", "-00:00")
 
 
@@ -75,7 +76,7 @@ def announcement_signing_string(origin: str, origin_timestamp: str, body: bytes)
 def replay_digest(signing_string: bytes, ttl_header: str | None, hop_header: str | None) -> bytes:
     """The SHA-256 by which a repeated request is known: of what was signed and of the two hop headers, if present."""
     digest = hashlib.sha256(signing_string)
-    for name, value in ((LOOP_TTL, ttl_header), (LOOP_HOP, hop_header)):
+    for name, value in ((X_LOOP_TTL, ttl_header), (X_LOOP_HOP, hop_header)):
         if value is not None:
             digest.update(f"\n{name}: {value}".encode("utf-8", "surrogateescape"))
     return digest.digest()
@@ -101,7 +102,7 @@ def check_timestamp(text: str, now_ms: int) -> int:
     if abs(timestamp_ms - now_ms) > REQUEST_CLOCK_TOLERANCE_MS:
         raise Unauthorized(
             "clock_skew",
-            f"{TIMESTAMP} is more than {REQUEST_CLOCK_TOLERANCE_MS // 1000} s away from this node's clock.",
+            f"{X_TIMESTAMP} is more than {REQUEST_CLOCK_TOLERANCE_MS // 1000} s away from this node's clock.",
             {"server_time": format_timestamp(now_ms), "tolerance_s": REQUEST_CLOCK_TOLERANCE_MS // 1000},
         )
     return timestamp_ms
