@@ -74,3 +74,15 @@ DIAL_LOOKUPS_MAX = 16
 CALLBACKS_PER_HOST_PER_MINUTE = 10
 CALLBACKS_AT_ONCE_MAX = 8
 CALLBACK_HOSTS_MAX = 1000
+
+# A page of records ends with the one whose document brings it here: a list is not a way to ask for 100 MiB at once.
+LIST_MAX_BYTES = 1024 * 1024
+
+# The exchange. Live bids on one subject: when they are full, expired ones make room; beyond that, 503.
+LIVE_BIDS_PER_SUBJECT_MAX = 200
+# Replaced bids of one bidder on one subject that are kept to look at; older ones are forgotten.
+REPLACED_BIDS_KEPT = 10
+# How long a bid may be valid, from now; beyond: 400.
+BID_MAX_VALIDITY_S = 30 * 24 * 3600
+# How long a node that bid is tried to be told what became of its bid.
+BID_STATUS_DELIVERY_MS = 7 * 24 * 3600 * 1000

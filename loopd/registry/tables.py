@@ -1,0 +1,206 @@
+"""The registries' SQL: records and their changes of state."""
+
+import sqlite3
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Protocol
+
+from loopd.database import RowSource, Tx
+from loopd.database.rows import Parameters
+from loopd.protocol.geo import Location
+from loopd.protocol.quantity import Quantity
+from loopd.protocol.subjects import Subject, SubjectKind, SubjectState
+from loopd.registry.rules import Facts, base_quantity_text
+
+
+class Reader(Protocol):
+    """Reads beside the writer: the database itself, or one of its snapshots."""
+
+    async def one(self, sql: str, parameters: Parameters = ()) -> sqlite3.Row | None: ...
+
+    async def all(self, sql: str, parameters: Parameters = ()) -> list[sqlite3.Row]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A registered material or product, as it stands now.
+
+    `number` rises with every registration. `document` is the JSON text of what was received (its compacted form where
+    it came in another form of JSON-LD); what this node changed lies beside it, in `subject.state` and `current_city`.
+    """
+
+    number: int
+    subject: Subject
+    current_city: str
+    condition: str | None
+    document: bytes
+    registered_at_ms: int
+    state_changed_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateText:
+    """A MaterialStatusUpdate to be kept: its id, the bytes as sent, and their compacted form where it is another."""
+
+    update_id: str
+    received: bytes
+    compacted: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """A MaterialStatusUpdate that was carried out: its JSON text, and when this node did it."""
+
+    update_id: str
+    document: bytes
+    changed_at_ms: int
+
+
+_COLUMNS = """number, subject_id, kind, coalesce(compacted, received) AS document, registered_at_ms, category,
+    condition, quantity, unit, lat, lon, available_from_ms, expires_ms, current_city, state, state_changed_at_ms"""
+_FIND = f"SELECT {_COLUMNS} FROM record WHERE subject_id = ?"
+_NEWEST_OF_KIND = "FROM record WHERE kind = ? AND number < ? AND number >= ? ORDER BY number DESC LIMIT ?"
+_NEWEST_OF_CATEGORY = (
+    "FROM record WHERE kind = ? AND category = ? AND number < ? AND number >= ? ORDER BY number DESC LIMIT ?"
+)
+_ABOVE_ALL = 2**63 - 1
+
+
+def insert_record(
+    tx: Tx, facts: Facts, received: bytes, compacted: bytes | None, registered_at_ms: int
+) -> Record | None:
+    """Keep a new record. None, and nothing is changed, where the id is taken."""
+    subject = facts.subject
+    quantity = Quantity(subject.quantity, subject.unit)
+    location = subject.location
+    cursor = tx.execute(
+        """INSERT INTO record (subject_id, kind, received, compacted, registered_at_ms, category, condition, quantity,
+            unit, dimension, base_quantity, lat, lon, available_from_ms, expires_ms, current_city, state,
+            state_changed_at_ms)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        ON CONFLICT (subject_id) DO NOTHING""",
+        (
+            subject.subject_id,
+            subject.kind.value,
+            received,
+            compacted,
+            registered_at_ms,
+            subject.category,
+            facts.condition,
+            str(subject.quantity),
+            subject.unit,
+            quantity.dimension.value,
+            base_quantity_text(quantity),
+            location.lat if location else None,
+            location.lon if location else None,
+            subject.available_from_ms,
+            subject.expires_ms,
+            facts.current_city,
+            subject.state.value,
+            registered_at_ms,
+        ),
+    )
+    if cursor.rowcount == 0:
+        return None
+    number = cursor.lastrowid
+    if number is None:
+        raise RuntimeError("an inserted record has a number")
+    document = received if compacted is None else compacted
+    return Record(number, subject, facts.current_city, facts.condition, document, registered_at_ms, registered_at_ms)
+
+
+def find_record(source: RowSource, subject_id: str) -> Record | None:
+    """The record of an id, by key."""
+    row = source.one(_FIND, (subject_id,))
+    return None if row is None else _record(row)
+
+
+async def page_of_records(
+    reader: Reader, kind: SubjectKind, category: str | None, before: int | None, limit: int, max_bytes: int
+) -> tuple[list[Record], int | None]:
+    """A page of records, newest first, from below the number `before`.
+
+    A page ends at `limit` records, or with the record whose document brings it to `max_bytes`. Beside it: the `before`
+    of the next page, None after the last record.
+    """
+    newest = _NEWEST_OF_KIND if category is None else _NEWEST_OF_CATEGORY
+    chosen = (kind.value,) if category is None else (kind.value, category)
+    upper = _ABOVE_ALL if before is None else before
+    # The sizes are read first, so that a page of the largest documents is not loaded whole only to be cut.
+    sizes = await reader.all(
+        f"SELECT number, coalesce(length(compacted), length(received)) AS size {newest}",
+        (*chosen, upper, 0, limit + 1),
+    )
+    numbers: list[int] = []
+    total_bytes = 0
+    for row in sizes[:limit]:
+        numbers.append(row["number"])
+        total_bytes += row["size"]
+        if total_bytes >= max_bytes:
+            break
+    if not numbers:
+        return [], None
+    rows = await reader.all(f"SELECT {_COLUMNS} {newest}", (*chosen, upper, numbers[-1], limit))
+    return [_record(row) for row in rows], numbers[-1] if len(numbers) < len(sizes) else None
+
+
+async def count_available(reader: Reader, kind: SubjectKind, now_ms: int) -> int:
+    """How many records of a kind can be had: state `available`, not expired."""
+    row = await reader.one(
+        """SELECT count(*) AS active FROM record
+        WHERE kind = ? AND state = 'available' AND (expires_ms IS NULL OR expires_ms > ?)""",
+        (kind.value, now_ms),
+    )
+    return 0 if row is None else int(row["active"])
+
+
+def change_state(
+    tx: Tx, record: Record, state: SubjectState, changed_at_ms: int, cause: str | None, update: UpdateText | None
+) -> Record:
+    """Lay a new state over a record and write it into the history; `update` is what asked for it, if one did."""
+    tx.execute(
+        "UPDATE record SET state = ?, state_changed_at_ms = ? WHERE number = ?",
+        (state.value, changed_at_ms, record.number),
+    )
+    text = (update.update_id, update.received, update.compacted) if update else (None, None, None)
+    tx.execute(
+        """INSERT INTO record_state_change
+            (record_number, state, changed_at_ms, cause, update_id, received, compacted)
+        VALUES (?, ?, ?, ?, ?, ?, ?)""",
+        (record.number, state.value, changed_at_ms, cause, *text),
+    )
+    return replace(record, subject=replace(record.subject, state=state), state_changed_at_ms=changed_at_ms)
+
+
+def find_state_change(source: RowSource, update_id: str) -> StateChange | None:
+    """The MaterialStatusUpdate that was carried out under an id."""
+    row = source.one(
+        """SELECT coalesce(compacted, received) AS document, changed_at_ms FROM record_state_change
+        WHERE update_id = ?""",
+        (update_id,),
+    )
+    return None if row is None else StateChange(update_id, row["document"], row["changed_at_ms"])
+
+
+def _record(row: sqlite3.Row) -> Record:
+    location = None if row["lat"] is None else Location(row["lat"], row["lon"])
+    subject = Subject(
+        subject_id=row["subject_id"],
+        kind=SubjectKind(row["kind"]),
+        category=row["category"],
+        quantity=Decimal(row["quantity"]),
+        unit=row["unit"],
+        available_from_ms=row["available_from_ms"],
+        expires_ms=row["expires_ms"],
+        location=location,
+        state=SubjectState(row["state"]),
+    )
+    return Record(
+        number=row["number"],
+        subject=subject,
+        current_city=row["current_city"],
+        condition=row["condition"],
+        document=row["document"],
+        registered_at_ms=row["registered_at_ms"],
+        state_changed_at_ms=row["state_changed_at_ms"],
+    )
