@@ -196,6 +196,8 @@ def _dial_error(error: Exception, url: URL) -> DialError:
             return DialError(DialFailure.TLS, f"{place}: TLS failed: {getattr(error.os_error, 'reason', '')}")
         case ClientConnectorError(os_error=AddressRefused() as refused):
             return DialError(DialFailure.REFUSED_ADDRESS, f"{place}: {refused.strerror}")
+        case ClientConnectorError(os_error=ConnectionResetError()):  # after TCP's handshake, so within that of TLS
+            return DialError(DialFailure.TLS, f"{place}: the other side broke off the TLS handshake")
         case ClientConnectorError():
             return DialError(DialFailure.CONNECT, f"{place}: no connection: {error.os_error.strerror or 'failed'}")
         case TimeoutError():
