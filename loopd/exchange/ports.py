@@ -1,0 +1,67 @@
+"""What the exchange needs of the rest of the node, as it sees it. Fakes of these stand in for it in tests."""
+
+from typing import Protocol
+
+from loopd.database.rows import RowSource
+from loopd.database.writer import Tx
+from loopd.protocol.nodes import KnownNode
+from loopd.protocol.subjects import HeardSubject, Subject, SubjectState
+from loopd.signals.rules import SignalReading
+
+
+class HostedRecord(Protocol):
+    """A record of the registry: its flow metadata, and the JSON text of the document it was registered with."""
+
+    @property
+    def subject(self) -> Subject: ...
+
+    @property
+    def document(self) -> bytes: ...
+
+
+class Records(Protocol):
+    """The registry's door."""
+
+    def find(self, source: RowSource, subject_id: str) -> HostedRecord | None:
+        """The record of an id, or None."""
+        ...
+
+    def is_available(self, subject: Subject) -> bool:
+        """Whether a subject can be had now: nobody holds it, and it has not expired."""
+        ...
+
+    def change_state(self, tx: Tx, subject_id: str, state: SubjectState, cause: str) -> Subject:
+        """Move a record to another state, audited and announced; Conflict where that may not follow."""
+        ...
+
+
+class SignalReadings(Protocol):
+    """The signals' door."""
+
+    def basis_points(self, source: RowSource, node_id: str, category: str) -> SignalReading | None:
+        """What a node charges for a category; None where its signals are not known."""
+        ...
+
+
+class NodeDirectory(Protocol):
+    """The nodes that this one knows."""
+
+    def find(self, source: RowSource, node_id: str) -> KnownNode | None:
+        """The node of that id, however it stands."""
+        ...
+
+
+class Heard(Protocol):
+    """What other nodes announced."""
+
+    def find(self, source: RowSource, subject_id: str) -> HeardSubject | None:
+        """The newest valid announcement of a subject, or None."""
+        ...
+
+
+class Outbox(Protocol):
+    """Durable requests to other nodes; what became of one comes back to `Exchange.request_answered`."""
+
+    def enqueue(self, tx: Tx, target: str, path: str, body: bytes, expires_at_ms: int, reference: str) -> None:
+        """Queue a POST of `body` to `path` (from `/api/v1` on) of one known node, until `expires_at_ms`."""
+        ...

@@ -1,0 +1,299 @@
+"""What the exchange decides, as pure functions: the cost of a bid by this node's own reckoning, and the ranking."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Decimal
+from enum import StrEnum
+from fractions import Fraction
+from typing import Any, Final
+
+from loopd.protocol.errors import Invalid
+from loopd.protocol.geo import Location, between_km
+from loopd.protocol.lifecycle import Lifecycle
+from loopd.protocol.limits import DISTANCE_MAX_KM
+from loopd.protocol.loopcost import LoopCost, cross_node_cost, distance_in_cost, local_cost
+from loopd.protocol.money import MINOR_PER_LC, parse_amount
+from loopd.protocol.quantity import Quantity, parse_quantity
+from loopd.protocol.subjects import SubjectKind
+from loopd.protocol.vocabulary import DEFAULT_SIGNAL
+from loopd.signals.rules import SignalReading
+
+# What a bid is valid for where it does not say.
+DEFAULT_VALIDITY_MS: Final = 24 * 3600 * 1000
+
+_ANNOUNCED_PRECISION_DEGREES: Final = Decimal("0.01")
+# A business of this city: no place for an @, a capital or a blank, so for no mail address and hardly for a name.
+_LOCAL_BIDDER: Final = re.compile(r"[a-z0-9-]{2,80}", re.ASCII)
+
+# This node's bid at another city, seen from here. The owner's word is final, even over a bid that was replaced here:
+# the replacement may not have reached the owner before it decided.
+MADE_BID: Final = Lifecycle(
+    "Bid made",
+    ("queued",),
+    {
+        "queued": ("accepted", "refused", "replaced", "expired", "selected", "declined"),
+        "accepted": ("replaced", "expired", "selected", "declined"),
+        "replaced": ("selected", "declined"),
+        "expired": ("selected", "declined"),
+        "refused": (),
+        "selected": (),
+        "declined": (),
+    },
+)
+
+
+class BidState(StrEnum):
+    """A bid at the owner's node."""
+
+    LIVE = "live"
+    SELECTED = "selected"
+    DECLINED = "declined"
+    REPLACED = "replaced"
+    WITHDRAWN = "withdrawn"
+    EXPIRED = "expired"
+
+
+class MadeBidState(StrEnum):
+    """A bid of this node at another one: waiting to be sent, taken or refused there, decided, or overtaken."""
+
+    QUEUED = "queued"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    REPLACED = "replaced"
+    EXPIRED = "expired"
+    SELECTED = "selected"
+    DECLINED = "declined"
+
+
+class Unranked(StrEnum):
+    """Why a bid has no rank."""
+
+    EXPIRED = "expired"
+    SIGNALS_UNKNOWN = "signals_unknown"
+    LOCATION_UNKNOWN = "location_unknown"
+    DISTANCE_BELOW_GREAT_CIRCLE = "distance_below_great_circle"
+    BELOW_ASKING_PRICE = "below_asking_price"
+
+
+class SelectionReason(StrEnum):
+    """Why a bid was selected: it ranked first, or somebody named it."""
+
+    LOWEST_LOOP_COST = "lowest_loop_cost"
+    BY_HAND = "by_hand"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a bidder offers: the price in hundredths of the seller's LC for `quantity` (None: all of it)."""
+
+    base_minor: int
+    quantity: Quantity | None = None
+    distance_km: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bid:
+    """A bid on a subject that this node hosts. `offer_id` is the bidder's own name for it, `claimed_minor` its cost."""
+
+    number: int
+    subject_id: str
+    kind: SubjectKind
+    bidder: str
+    local: bool
+    verified: bool
+    terms: Terms
+    claimed_minor: int | None
+    offer_id: str | None
+    issued_at_ms: int | None
+    received_at_ms: int
+    valid_until_ms: int
+    state: BidState
+
+    def has_expired(self, now_ms: int) -> bool:
+        """Whether a bid that is still live is past its `valid_until`; at the moment itself it is."""
+        return self.state is BidState.LIVE and self.valid_until_ms <= now_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A bid with its cost by this node's reckoning, its rank from 1 on, or the reason why it has none."""
+
+    bid: Bid
+    cost: LoopCost | None
+    unranked: Unranked | None
+    stale_signals: bool = False
+    rank: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """The cost of a bid, or why it cannot be computed."""
+
+    cost: LoopCost | None
+    missing: Unranked | None
+    stale_signals: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """The way between two nodes: where a subject lies, where it goes, and what both cities charge for it."""
+
+    origin: Location | None
+    destination: Location | None
+    origin_signal: SignalReading | None
+    destination_signal: SignalReading | None
+
+
+def signal_category(kind: SubjectKind, category: str | None) -> str:
+    """The category whose signal counts: a product, and what was announced without one, take `default`."""
+    return DEFAULT_SIGNAL if kind is SubjectKind.PRODUCT or category is None else category
+
+
+def announced_location(location: Location) -> Location:
+    """A place as announcements tell it, rounded to 0.01°: both sides must compute from the same."""
+    return Location(_rounded(location.lat), _rounded(location.lon))
+
+
+def great_circle_km(origin: Location, destination: Location) -> Decimal:
+    """The great circle as it enters a cost, to the metre."""
+    return distance_in_cost(between_km(origin, destination))
+
+
+def check_distance(stated_km: Decimal | None, origin: Location | None, destination: Location | None) -> None:
+    """Invalid (400) `distance_below_great_circle` where a stated way is shorter than any can be."""
+    if stated_km is None or origin is None or destination is None:
+        return
+    shortest_km = great_circle_km(origin, destination)
+    if stated_km < shortest_km:
+        raise invalid(
+            "distance_below_great_circle",
+            "/distance_km",
+            f"no way is shorter than the great circle of {shortest_km} km",
+            {"great_circle_km": shortest_km},
+        )
+
+
+def bid_cost(terms: Terms, leg: Leg | None) -> Figure:
+    """The LoopCost of a bid (§7): inside one node (`leg` None) the base price alone."""
+    if leg is None:
+        return Figure(local_cost(terms.base_minor), None)
+    origin_signal, destination_signal = leg.origin_signal, leg.destination_signal
+    if origin_signal is None or destination_signal is None:
+        return Figure(None, Unranked.SIGNALS_UNKNOWN)
+    # A way that was stated counts only where it can be held against the great circle.
+    if leg.origin is None or leg.destination is None:
+        return Figure(None, Unranked.LOCATION_UNKNOWN)
+    shortest_km = great_circle_km(leg.origin, leg.destination)
+    distance_km = shortest_km if terms.distance_km is None else terms.distance_km
+    if distance_km < shortest_km:
+        return Figure(None, Unranked.DISTANCE_BELOW_GREAT_CIRCLE)
+    cost = cross_node_cost(terms.base_minor, origin_signal.basis_points, destination_signal.basis_points, distance_km)
+    return Figure(cost, None, origin_signal.stale or destination_signal.stale)
+
+
+def asking_price(document: Mapping[str, Any]) -> Decimal | None:
+    """A record's `metadata.asking_price` in LC, for all of it; None where there is none, or no number."""
+    metadata = document.get("metadata")
+    stated = metadata.get("asking_price") if isinstance(metadata, Mapping) else None
+    if isinstance(stated, bool) or not isinstance(stated, int | Decimal):
+        return None
+    price = Decimal(stated)
+    return price if price.is_finite() and price >= 0 else None
+
+
+def meets_asking_price(terms: Terms, whole: Quantity, asking_lc: Decimal | None) -> bool:
+    """Whether the price reaches what is asked, pro rata for a part; compared exactly."""
+    if asking_lc is None:
+        return True
+    offered = Fraction(terms.base_minor, MINOR_PER_LC)
+    if terms.quantity is None:
+        return offered >= Fraction(asking_lc)
+    part, all_of_it = Fraction(terms.quantity.in_base()), Fraction(whole.in_base())
+    return offered * all_of_it >= Fraction(asking_lc) * part
+
+
+def judge(bid: Bid, figure: Figure, whole: Quantity, asking_lc: Decimal | None, now_ms: int) -> Judged:
+    """A bid with its cost and the first reason that keeps it from being ranked."""
+    reason = figure.missing
+    if bid.has_expired(now_ms):
+        reason = Unranked.EXPIRED
+    elif reason is None and not meets_asking_price(bid.terms, whole, asking_lc):
+        reason = Unranked.BELOW_ASKING_PRICE
+    return Judged(bid, figure.cost, reason, figure.stale_signals)
+
+
+def ranking(judged: Iterable[Judged]) -> list[Judged]:
+    """Bids in order: lowest LoopCost first, ties by earliest received, then by number; the unranked after them."""
+    candidates: list[tuple[tuple[int, int, int], Judged]] = []
+    unranked: list[Judged] = []
+    for each in judged:
+        if each.unranked is None and each.cost is not None:
+            order = (each.cost.total_minor, each.bid.received_at_ms, each.bid.number)
+            candidates.append((order, each))
+        else:
+            unranked.append(each)
+    candidates.sort(key=lambda candidate: candidate[0])
+    unranked.sort(key=lambda each: (each.bid.received_at_ms, each.bid.number))
+    ranked = [
+        Judged(each.bid, each.cost, None, each.stale_signals, rank)
+        for rank, (_, each) in enumerate(candidates, start=1)
+    ]
+    return ranked + unranked
+
+
+def is_local_bidder(name: str, node_id: str) -> bool:
+    """Whether a local bid may be made under this name: a business of this city, or the node itself."""
+    return name == node_id or _LOCAL_BIDDER.fullmatch(name) is not None
+
+
+def read_price(value: Mapping[str, Any], key: str) -> int:
+    """An amount of a document in hundredths of an LC; Invalid (400) `bad_amount` with its pointer."""
+    try:
+        return parse_amount(value[key])
+    except ValueError as error:
+        raise invalid("bad_amount", f"/{key}", str(error)) from None
+
+
+def read_terms(value: Mapping[str, Any], default_unit: str) -> Terms:
+    """The terms in a MaterialOffer or in a bidder's request whose form is checked.
+
+    Invalid (400) with the place: `bad_amount`, `bad_quantity`, `bad_distance`.
+    """
+    base_minor = read_price(value, "base_price")
+    quantity = None
+    if value.get("quantity") is not None:
+        try:
+            quantity = parse_quantity(value["quantity"], value.get("unit") or default_unit)
+        except ValueError as error:
+            raise invalid("bad_quantity", "/quantity", str(error)) from None
+        if quantity.value == 0:
+            raise invalid("bad_quantity", "/quantity", "a bid is for more than nothing")
+    distance_km = None
+    if value.get("distance_km") is not None:
+        distance_km = Decimal(value["distance_km"])
+        if not distance_km.is_finite() or not 0 <= distance_km <= DISTANCE_MAX_KM:
+            raise invalid("bad_distance", "/distance_km", f"a distance lies between 0 and {DISTANCE_MAX_KM} km")
+    return Terms(base_minor, quantity, distance_km)
+
+
+def check_quantity(terms: Terms, whole: Quantity) -> None:
+    """Invalid (400) where a bid wants what cannot be had: `unit_mismatch`, `quantity_above_available`."""
+    if terms.quantity is None:
+        return
+    if terms.quantity.dimension is not whole.dimension:
+        raise invalid("unit_mismatch", "/unit", f"{terms.quantity.unit} cannot be compared with {whole.unit}")
+    if terms.quantity.is_more_than(whole):
+        message = f"only {whole.value:f} {whole.unit} is available"
+        raise invalid("quantity_above_available", "/quantity", message)
+
+
+def invalid(reason: str, pointer: str, message: str, details: Mapping[str, Any] | None = None) -> Invalid:
+    """400 that names the place, as a schema's violation does."""
+    errors = [{"pointer": pointer, "rule": reason, "message": message}]
+    return Invalid(reason, f"{pointer}: {message}", {"errors": errors, **(details or {})})
+
+
+def _rounded(degrees: float) -> float:
+    # From the shortest text, as the announcement's own numbers are made.
+    return float(Decimal(str(degrees)).quantize(_ANNOUNCED_PRECISION_DEGREES, rounding=ROUND_HALF_EVEN))
