@@ -1,10 +1,10 @@
 """Reading rows, the same way inside a unit of work and outside of one."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-Parameters = Sequence[Any]
+Parameters = Sequence[Any] | Mapping[str, Any]
 
 
 class RowSource(Protocol):
