@@ -15,7 +15,8 @@ from multidict import CIMultiDictProxy
 from loopd.api.answers import Answer
 from loopd.api.requests import Request
 from loopd.clock import Clock
-from loopd.database import Database, Tx
+from loopd.database.database import Database
+from loopd.database.writer import Tx
 from loopd.protocol.errors import Conflict, Invalid
 from loopd.protocol.limits import IDEMPOTENCY_KEY_MAX_CHARACTERS, IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_MEMORY_MS
 
@@ -54,7 +55,7 @@ class IdempotentWriter:
         self._keys_max = keys_max
 
     async def write(self, request: Request, unit: Unit) -> Answer:
-        """The unit's answer after its commit, or the stored one. Conflict `idempotency_mismatch` for another request."""
+        """The unit's answer after its commit, or the stored one. Conflict `idempotency_mismatch` for another body."""
         key = request.idempotency_key
         if key is None:
             return await self._database.write(unit)

@@ -21,7 +21,7 @@ from loopd.protocol.limits import RATE_LIMITED_CLIENTS_MAX
 class BoundedStorage(Storage, SlidingWindowCounterSupport):
     """Counters of the present window and the one before, for a bounded number of keys."""
 
-    STORAGE_SCHEME = ["loopd-bounded"]
+    STORAGE_SCHEME = ["loopd-bounded"]  # noqa: RUF012 - as the library declares it
 
     def __init__(self, clock: Clock, max_keys: int = RATE_LIMITED_CLIENTS_MAX) -> None:
         super().__init__()

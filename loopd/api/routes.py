@@ -102,7 +102,8 @@ class Route:
 
     `access` is open, a node's signature, or the scope that a token needs. `successes` maps the status to what it
     carries. `refusals` maps a status to the reasons that this route adds to those that every route of its kind has
-    (see `refusals_of`). `admin` routes are served on the operator's listener alone.
+    (see `refusals_of`). `admin` routes are served on the operator's listener alone. `repeatable` is False where a
+    stored answer must not exist, because it holds a secret.
     """
 
     method: str
@@ -120,6 +121,7 @@ class Route:
     description: str = ""
     example: str = ""
     admin: bool = False
+    repeatable: bool = True
 
     def __post_init__(self) -> None:
         if not self.path.startswith("/") or self.method != self.method.upper():
@@ -140,7 +142,7 @@ class Route:
     @property
     def takes_idempotency_key(self) -> bool:
         """Whether `Idempotency-Key` counts here: on every POST of a user."""
-        return self.method == "POST" and isinstance(self.access, Scope)
+        return self.method == "POST" and isinstance(self.access, Scope) and self.repeatable
 
 
 _BODY_REASONS = ("bad_body",)

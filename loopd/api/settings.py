@@ -103,7 +103,7 @@ class ApiSettings(RoomSettings):
 
 
 def parse_listen_address(text: str) -> tuple[str, int]:
-    """`127.0.0.1:8443` or `[::1]:8443` as host and port; port 0 lets the system choose. ValueError for anything else."""
+    """`127.0.0.1:8443` or `[::1]:8443` as host and port; 0 is any free port. ValueError for anything else."""
     host, colon, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]

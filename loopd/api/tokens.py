@@ -12,7 +12,9 @@ import structlog
 from loopd.api.requests import Principal
 from loopd.api.routes import Scope
 from loopd.clock import Clock
-from loopd.database import Database, Tx
+from loopd.database.database import Database
+from loopd.database.readers import Reader
+from loopd.database.writer import Tx
 from loopd.protocol.errors import Conflict, Invalid, NotFound, Unauthorized, Unavailable
 from loopd.protocol.limits import TOKEN_TTL_MAX_S, TOKEN_TTL_MIN_S, TOKENS_MAX
 
@@ -100,9 +102,9 @@ class TokenStore:
             self._note_use(row["id"], now_ms)
         return Principal(f"token:{row['id']}", frozenset(row["scopes"].split()))
 
-    def list(self, tx: Tx) -> list[TokenRecord]:
+    async def list(self, reader: Reader) -> list[TokenRecord]:
         """All tokens, newest first."""
-        rows = tx.all(
+        rows = await reader.all(
             "SELECT id, scopes, created_at_ms, expires_at_ms, last_used_at_ms FROM api_token ORDER BY id DESC"
         )
         return [

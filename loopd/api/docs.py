@@ -1,0 +1,151 @@
+"""`/openapi.json` and `/docs`: what a listener serves, for machines and for people, from the same routes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from loopd.api.answers import Answer, html_answer, json_bytes
+from loopd.api.openapi import Schemas, nouns_of, openapi_document
+from loopd.api.requests import Request
+from loopd.api.routes import Access, Body, Route, Scope, Success, refusals_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiIdentity:
+    """What the descriptions call this API. `base_url` is where a client reaches it, without a path."""
+
+    title: str
+    version: str
+    base_url: str
+
+
+class DocsRoutes:
+    """Rendered once, when the routes are known; until `describe` nothing may be asked."""
+
+    def __init__(self, identity: ApiIdentity) -> None:
+        self._identity = identity
+        self._openapi = b""
+        self._page = ""
+        self._style = (files("loopd.api") / "templates" / "docs.css").read_bytes()
+
+    def describe(self, routes: Sequence[Route], schemas: Schemas) -> None:
+        """Make both descriptions of exactly these routes. ValueError for a schema that there is not."""
+        identity = self._identity
+        document = openapi_document(
+            routes, schemas, title=identity.title, version=identity.version, server_url=identity.base_url
+        )
+        self._openapi = json_bytes(document)
+        self._page = _render(routes, document, identity)
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(
+                method="GET",
+                path="/openapi.json",
+                handler=self._show_openapi,
+                noun="Node",
+                summary="This description for machines: OpenAPI 3.1",
+                successes={200: Success(description="The description", schema={"type": "object"})},
+            ),
+            Route(
+                method="GET",
+                path="/docs",
+                handler=self._show_page,
+                noun="Node",
+                summary="This description for people",
+                successes={200: Success(description="A page", content_type="text/html")},
+            ),
+            Route(
+                method="GET",
+                path="/docs/style.css",
+                handler=self._show_style,
+                noun="Node",
+                summary="The page's style sheet",
+                successes={200: Success(description="A style sheet", content_type="text/css")},
+            ),
+        ]
+
+    async def _show_openapi(self, request: Request) -> Answer:
+        return Answer(200, self._openapi)
+
+    async def _show_page(self, request: Request) -> Answer:
+        return html_answer(self._page)
+
+    async def _show_style(self, request: Request) -> Answer:
+        return Answer(200, self._style, "text/css; charset=utf-8", {"Cache-Control": "max-age=3600"})
+
+
+def _render(routes: Sequence[Route], document: dict[str, Any], identity: ApiIdentity) -> str:
+    environment = Environment(
+        loader=PackageLoader("loopd.api"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    groups = [(noun, [_shown(route, identity) for route in routes if route.noun == noun]) for noun in nouns_of(routes)]
+    page = environment.get_template("docs.html.jinja")
+    return page.render(identity=identity, groups=groups, schemas=sorted(document["components"]["schemas"]))
+
+
+def _shown(route: Route, identity: ApiIdentity) -> dict[str, Any]:
+    return {
+        "method": route.method,
+        "path": route.path,
+        "anchor": f"{route.method.lower()}{route.path.replace('/', '-').replace('{', '').replace('}', '')}",
+        "summary": route.summary,
+        "description": route.description,
+        "access": access_text(route),
+        "rate": route.rate.value,
+        "body": _schema_text(route.request_schema) if route.body is not Body.NONE else None,
+        "body_rule": route.body.value,
+        "query": route.query,
+        "takes_idempotency_key": route.takes_idempotency_key,
+        "successes": [
+            (status, success.description, _schema_text(success.schema), success.content_type)
+            for status, success in sorted(route.successes.items())
+        ],
+        "refusals": list(refusals_of(route).items()),
+        "example": curl_example(route, identity.base_url),
+    }
+
+
+def access_text(route: Route) -> str:
+    """Who may call the route, in words."""
+    if isinstance(route.access, Scope):
+        return f"token with scope {route.access.value}"
+    return "open" if route.access is Access.OPEN else "signature of a node (§9.2)"
+
+
+def curl_example(route: Route, base_url: str) -> str:
+    """A call to try out. A node's call cannot be typed by hand: it is signed."""
+    if route.access is Access.NODE:
+        return ""
+    path = route.path
+    for name in route.parameter_names:
+        path = path.replace(f"{{{name}}}", f"${name.upper()}")
+    parts = ["curl"]
+    if route.admin:
+        parts.append("--unix-socket DIR/admin.sock")
+        base_url = "http://localhost"
+    if route.method != "GET":
+        parts.append(f"-X {route.method}")
+    if isinstance(route.access, Scope) and not route.admin:
+        parts.append('-H "Authorization: Bearer $TOKEN"')
+    if route.body is not Body.NONE:
+        parts.append("-H 'Content-Type: application/ld+json'")
+        parts.append(f"-d '{route.example}'" if route.example else "-d @document.json")
+    parts.append(f'"{base_url}{path}"')
+    return " \\\n  ".join(parts) if len(parts) > 3 else " ".join(parts)
+
+
+def _schema_text(schema: object) -> str | None:
+    if isinstance(schema, str):
+        return schema
+    if isinstance(schema, dict):
+        properties = schema.get("properties")
+        return "{" + ", ".join(properties) + "}" if isinstance(properties, dict) else str(schema.get("type", "JSON"))
+    return None
