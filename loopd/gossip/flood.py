@@ -243,6 +243,7 @@ class Route(StrEnum):
     PLAIN_PEER = "plain_peer"  # speaks only §8.2, which has no form for what another node originated
     NO_PRODUCTS = "no_products"  # a product, and the peer does not know them
     OUTSIDE_RADIUS = "outside_radius"
+    OUTDATED = "outdated"  # a better copy of it, or a newer state of its subject, goes out instead
     SEND = "send"
 
 
