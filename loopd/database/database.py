@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from loopd.clock import Clock
-from loopd.database.connection import check_ours, connect
+from loopd.database.connection import UnusableDatabase, check_ours, connect
 from loopd.database.files import copy_database, new_file
 from loopd.database.migrations import migrate, shipped_migrations
 from loopd.database.readers import Reader, Readers
@@ -47,8 +47,8 @@ class Database:
     async def open(cls, path: Path, settings: DatabaseSettings, clock: Clock) -> "Database":
         """Open the database at `path` and bring its schema up to date.
 
-        UnusableDatabase if there is none, or if it is damaged, another program's, or of a newer loopd: a daemon whose
-        disk is not mounted must not begin anew.
+        UnusableDatabase if there is none (a daemon whose disk is not mounted must not begin anew), or if it is damaged,
+        locked, not writable, another program's, or of a newer loopd.
         """
         writing = await asyncio.to_thread(_open_for_writing, path, settings, clock)
         try:
@@ -151,12 +151,15 @@ def _create_file(path: Path, clock: Clock) -> None:
 
 def _open_for_writing(path: Path, settings: DatabaseSettings, clock: Clock) -> sqlite3.Connection:
     check_ours(path)
-    connection = connect(
-        path, busy_timeout_s=settings.busy_timeout_s, synchronous=settings.synchronous, one_thread=False
-    )
     try:
-        migrate(connection, shipped_migrations(), clock)
-    except BaseException:
-        connection.close()
-        raise
+        connection = connect(
+            path, busy_timeout_s=settings.busy_timeout_s, synchronous=settings.synchronous, one_thread=False
+        )
+        try:
+            migrate(connection, shipped_migrations(), clock)
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.Error as error:
+        raise UnusableDatabase(f"{path} cannot be opened or brought up to date: {error}") from error
     return connection
