@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint typecheck contracts unit bench lock generate install clean
+.PHONY: help setup run test lint typecheck contracts unit bench bench-short lock generate install clean
 
 help: ## what can be made here
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,12 @@ contracts: setup
 
 unit: setup
 	$(BIN)/python -m pytest
+
+bench: setup ## measure the node beside its bare parts, into docs/performance.md (a minute and a half)
+	$(BIN)/python -m bench --write docs/performance.md
+
+bench-short: setup ## the same, roughly, in twenty seconds
+	$(BIN)/python -m bench --seconds 1
 
 lock: ## resolve pyproject's lower bounds anew into requirements.lock (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
