@@ -6,11 +6,11 @@ another key is refused before it gets here. Only the functions of this file writ
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
+from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.protocol.geo import Location
 from loopd.protocol.nodes import KnownNode, PeerAuth, Standing
@@ -19,12 +19,6 @@ from loopd.protocol.nodes import KnownNode, PeerAuth, Standing
 INTRODUCED_NODES_MAX = 10_000
 
 _COLUMNS = "node_id, standing, auth, endpoint, public_key, lat, lon, features, endpoint_by_operator"
-
-
-class Rows(Protocol):
-    """Where one row can be read at once: a transaction, or the event loop's own read connection."""
-
-    def one(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Row | None: ...
 
 
 class AddedBy(StrEnum):
@@ -99,13 +93,13 @@ def known_node(row: sqlite3.Row) -> KnownNode:
     )
 
 
-def find(source: Rows, node_id: str) -> KnownNode | None:
+def find(source: RowSource, node_id: str) -> KnownNode | None:
     """The node of that id, however it stands."""
     row = source.one(f"SELECT {_COLUMNS} FROM node WHERE node_id = ?", (node_id,))
     return None if row is None else known_node(row)
 
 
-def find_record(source: Rows, node_id: str) -> NodeRecord | None:
+def find_record(source: RowSource, node_id: str) -> NodeRecord | None:
     """The whole directory entry of a node."""
     row = source.one("SELECT * FROM node WHERE node_id = ?", (node_id,))
     return None if row is None else node_record(row)
@@ -130,7 +124,7 @@ def peers(tx: Tx) -> list[KnownNode]:
     return [known_node(row) for row in tx.all(f"SELECT {_COLUMNS} FROM node WHERE standing = 'peer'")]
 
 
-def count(source: Rows, standing: Standing) -> int:
+def count(source: RowSource, standing: Standing) -> int:
     """How many nodes stand so."""
     row = source.one("SELECT count(*) AS nodes FROM node WHERE standing = ?", (standing.value,))
     return 0 if row is None else int(row["nodes"])
@@ -201,7 +195,7 @@ def record_claim(tx: Tx, claim: HandshakeClaim) -> None:
     )
 
 
-def find_claim(source: Rows, node_id: str) -> HandshakeClaim | None:
+def find_claim(source: RowSource, node_id: str) -> HandshakeClaim | None:
     """The handshake of that node which waits for the operator."""
     row = source.one("SELECT * FROM handshake_claim WHERE node_id = ?", (node_id,))
     return None if row is None else handshake_claim(row)
@@ -220,7 +214,7 @@ def handshake_claim(row: sqlite3.Row) -> HandshakeClaim:
     )
 
 
-def count_claims(source: Rows) -> int:
+def count_claims(source: RowSource) -> int:
     """How many handshakes wait."""
     row = source.one("SELECT count(*) AS claims FROM handshake_claim")
     return 0 if row is None else int(row["claims"])
@@ -268,9 +262,7 @@ def introduce(tx: Tx, introduction: Introduction, now_ms: int) -> bool:
 
 def set_standing(tx: Tx, node_id: str, standing: Standing, now_ms: int) -> None:
     """Move a node to another standing."""
-    tx.execute(
-        "UPDATE node SET standing = ?, changed_at_ms = ? WHERE node_id = ?", (standing.value, now_ms, node_id)
-    )
+    tx.execute("UPDATE node SET standing = ?, changed_at_ms = ? WHERE node_id = ?", (standing.value, now_ms, node_id))
 
 
 def set_auth(tx: Tx, node_id: str, auth: PeerAuth, now_ms: int) -> None:

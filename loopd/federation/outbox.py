@@ -7,13 +7,16 @@ receiver knows a repeat. A peer that is down costs its cursor, nothing else.
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from loopd.database.writer import Tx
 
 # How many entries of one node are looked at together; a batch is in flight at once.
 BATCH_ENTRIES = 8
+
+# Forgetting much at once would keep every other write waiting.
+PRUNED_AT_ONCE = 5_000
 
 # Entries that a node answers with an error of its own stand aside and are tried again on their own schedule.
 ASIDE_MAX = 1_000
@@ -187,10 +190,9 @@ def set_aside(tx: Tx, node_id: str, entry: int, now_ms: int) -> None:
     )
 
 
-def settle_aside(tx: Tx, node_id: str, entries: Sequence[int]) -> None:
-    """Entries that stood aside are done with."""
-    for entry in entries:
-        tx.execute("DELETE FROM outbox_aside WHERE node_id = ? AND entry = ?", (node_id, entry))
+def settle_aside(tx: Tx, node_id: str, entry: int) -> None:
+    """An entry that stood aside is done with."""
+    tx.execute("DELETE FROM outbox_aside WHERE node_id = ? AND entry = ?", (node_id, entry))
 
 
 # How much still waits for `:node`, counted up to 1,000 floods; `:is_peer` says whether floods are for it.
@@ -203,6 +205,10 @@ SELECT (SELECT count(*) FROM (SELECT 1 FROM outbox o WHERE :is_peer AND o.target
 """
 
 
-def prune(tx: Tx, now_ms: int) -> int:
-    """Forget entries whose time is over; how many went."""
-    return tx.execute("DELETE FROM outbox WHERE expires_at_ms <= ?", (now_ms,)).rowcount
+def prune(tx: Tx, expired_before_ms: int) -> None:
+    """Forget entries whose time was over before that moment; many of them in several calls."""
+    tx.execute(
+        "DELETE FROM outbox WHERE entry IN"
+        " (SELECT entry FROM outbox WHERE expires_at_ms <= ? ORDER BY expires_at_ms LIMIT ?)",
+        (expired_before_ms, PRUNED_AT_ONCE),
+    )

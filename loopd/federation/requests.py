@@ -8,6 +8,8 @@ from loopd.clock import Clock
 from loopd.crypto.keys import encode_signature
 from loopd.identity import Identity
 from loopd.net.http_client import PeerAnswer, PeerClient
+from loopd.protocol.errors import Refusal
+from loopd.protocol.json_text import read_json
 from loopd.protocol.limits import DOCUMENT_MAX_BYTES
 from loopd.protocol.signing import (
     API_ROOT,
@@ -21,6 +23,9 @@ from loopd.protocol.signing import (
 from loopd.protocol.timestamps import format_timestamp
 
 LD_JSON = "application/ld+json"
+
+# What is kept and shown of the word in which another node refuses.
+REASON_MAX_CHARACTERS = 64
 
 # A registry of nodes may be longer than a document: 10,000 entries of some 400 bytes.
 REGISTRY_MAX_BYTES = 4 * 1024 * 1024
@@ -51,6 +56,16 @@ def normalise_endpoint(url: str) -> str:
     if not path.endswith(API_ROOT):
         path += API_ROOT
     return urlunsplit(("https", authority, path, "", ""))
+
+
+def refusal_reason(answer: PeerAnswer) -> str:
+    """The `details.reason` of a refusal, or its `code`, as far as the body is an envelope of §8.3; else nothing."""
+    try:
+        error = read_json(answer.body)["error"]
+        found = error.get("details", {}).get("reason") or error.get("code")
+    except (Refusal, KeyError, TypeError, AttributeError):
+        return ""
+    return found[:REASON_MAX_CHARACTERS] if isinstance(found, str) and found.isprintable() else ""
 
 
 class NodeRequests:

@@ -61,7 +61,18 @@ CREATE TABLE message (
     hop_value BLOB,
     received_at_ms INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX message_by_origin ON message (origin, message_number);
 CREATE INDEX message_by_end ON message (valid_until_ms);
+
+-- How many messages there are, so that the ceiling costs no scan.
+CREATE TABLE message_count (messages INTEGER NOT NULL) STRICT;
+INSERT INTO message_count (messages) VALUES (0);
+CREATE TRIGGER message_counted AFTER INSERT ON message BEGIN
+    UPDATE message_count SET messages = messages + 1;
+END;
+CREATE TRIGGER message_uncounted AFTER DELETE ON message BEGIN
+    UPDATE message_count SET messages = messages - 1;
+END;
 
 -- The newest state of each subject of each origin; what a node heard.
 CREATE TABLE heard (
@@ -137,12 +148,10 @@ CREATE TABLE outbox_aside (
     PRIMARY KEY (node_id, entry)
 ) STRICT;
 
--- Node requests of the last ten minutes with their answers: a repeat is answered as the first was (§9.2).
+-- Node requests accepted in the last ten minutes: a repeat is answered as the first was (§9.2).
 CREATE TABLE node_request (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     digest BLOB NOT NULL UNIQUE,
-    status INTEGER NOT NULL,
-    answer BLOB NOT NULL,
     forget_at_ms INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX node_request_by_end ON node_request (forget_at_ms);
@@ -154,8 +163,8 @@ CREATE TABLE held_message (
     sender TEXT NOT NULL,
     origin_timestamp TEXT NOT NULL,
     origin_signature TEXT NOT NULL,
-    ttl TEXT NOT NULL,
-    hop_value TEXT NOT NULL,
+    ttl INTEGER NOT NULL,
+    hop_value BLOB,
     body BLOB NOT NULL,
     held_at_ms INTEGER NOT NULL,
     valid_until_ms INTEGER NOT NULL

@@ -1,0 +1,164 @@
+"""`/admin/v1/peers`: the operator's side of the federation."""
+
+from typing import Any
+
+from loopd.api.answers import Answer, json_answer
+from loopd.api.requests import Request
+from loopd.api.routes import Body, Route, SchemaReference, Scope, Success
+from loopd.federation.handshake import HandshakeFailed
+from loopd.federation.requests import normalise_endpoint
+from loopd.federation.service import Federation, PeerAdded
+from loopd.identity import Identity
+from loopd.protocol.errors import Conflict, Invalid, NotFound
+from loopd.protocol.json_text import read_json
+from loopd.protocol.nodes import PeerAuth
+
+_AUTH = {"type": "string", "enum": [auth.value for auth in PeerAuth], "default": PeerAuth.SIGNED.value}
+_ADD_SCHEMA: SchemaReference = {
+    "type": "object",
+    "required": ["url"],
+    "properties": {"url": {"type": "string", "description": "The other node's https address."}, "auth": _AUTH},
+    "additionalProperties": False,
+}
+_APPROVE_SCHEMA: SchemaReference = {"type": "object", "properties": {"auth": _AUTH}, "additionalProperties": False}
+
+
+class PeerRoutes:
+    """Add, approve, suspend, resume and remove peers."""
+
+    def __init__(self, identity: Identity, federation: Federation) -> None:
+        self._identity = identity
+        self._federation = federation
+
+    def routes(self) -> list[Route]:
+        def route(method: str, path: str, summary: str, **rest: Any) -> Route:
+            return Route(
+                method=method, path=path, summary=summary, noun="Peers", access=Scope.ADMIN, admin=True, **rest
+            )
+
+        moved = {200: Success(description="Done.")}
+        return [
+            route(
+                "GET",
+                "/admin/v1/peers",
+                "The peers, with health, queue and fingerprint",
+                handler=self._list,
+                successes={200: Success(description="All of them.")},
+            ),
+            route(
+                "POST",
+                "/admin/v1/peers",
+                "Shake hands with a node",
+                handler=self._add,
+                body=Body.REQUIRED,
+                request_schema=_ADD_SCHEMA,
+                successes={200: Success(description="What came of it, with both fingerprints.")},
+                refusals={400: ("bad_endpoint",), 409: ("handshake_failed",)},
+                repeatable=False,
+            ),
+            route(
+                "POST",
+                "/admin/v1/peers/{id}/approve",
+                "Admit a node whose handshake waits",
+                handler=self._approve,
+                body=Body.OPTIONAL,
+                request_schema=_APPROVE_SCHEMA,
+                successes={200: Success(description="Admitted; the handshake back follows at once.")},
+                refusals={409: ("handshake_failed",)},
+                repeatable=False,
+            ),
+            route(
+                "POST",
+                "/admin/v1/peers/{id}/suspend",
+                "Set a peer aside",
+                handler=self._suspend,
+                successes=moved,
+                refusals={404: ("unknown_peer",)},
+                repeatable=False,
+            ),
+            route(
+                "POST",
+                "/admin/v1/peers/{id}/resume",
+                "Take a suspended peer back",
+                handler=self._resume,
+                successes=moved,
+                refusals={404: ("unknown_peer",)},
+                repeatable=False,
+            ),
+            route(
+                "DELETE",
+                "/admin/v1/peers/{id}",
+                "Forget a node and its key",
+                handler=self._remove,
+                successes=moved,
+                refusals={404: ("unknown_peer",)},
+            ),
+        ]
+
+    async def _list(self, request: Request) -> Answer:
+        return json_answer({"results": await self._federation.peer_list()})
+
+    async def _add(self, request: Request) -> Answer:
+        value = _object(request.body, {"url", "auth"})
+        url = value.get("url")
+        if not isinstance(url, str):
+            raise Invalid("schema", "`url` is the other node's https address", {"pointer": "/url"})
+        try:
+            endpoint = normalise_endpoint(url)
+        except ValueError as error:
+            raise Invalid("bad_endpoint", str(error), {"pointer": "/url"}) from error
+        try:
+            return self._answer(await self._federation.add_peer(endpoint, _auth(value)))
+        except HandshakeFailed as error:
+            raise Conflict("handshake_failed", str(error)) from error
+
+    async def _approve(self, request: Request) -> Answer:
+        value = _object(request.body, {"auth"}) if request.body else {}
+        try:
+            added = await self._federation.approve_peer(request.parameters["id"], _auth(value))
+        except HandshakeFailed as error:
+            raise Conflict("handshake_failed", str(error)) from error
+        return self._answer(added)
+
+    def _answer(self, added: PeerAdded) -> Answer:
+        return json_answer(
+            {
+                "peer": added.node_id,
+                "status": added.status,
+                "message": added.message,
+                "own_fingerprint": self._identity.key.public.fingerprint,
+                "peer_fingerprint": added.fingerprint,
+            }
+        )
+
+    async def _suspend(self, request: Request) -> Answer:
+        node_id = request.parameters["id"]
+        return _moved(node_id, "suspended", await self._federation.suspend_peer(node_id))
+
+    async def _resume(self, request: Request) -> Answer:
+        node_id = request.parameters["id"]
+        return _moved(node_id, "peer", await self._federation.resume_peer(node_id))
+
+    async def _remove(self, request: Request) -> Answer:
+        node_id = request.parameters["id"]
+        return _moved(node_id, "removed", await self._federation.remove_peer(node_id))
+
+
+def _moved(node_id: str, status: str, moved: bool) -> Answer:
+    if not moved:
+        raise NotFound("unknown_peer", f"no node {node_id} stands so that this could be done")
+    return json_answer({"peer": node_id, "status": status})
+
+
+def _object(body: bytes, allowed: set[str]) -> dict[str, Any]:
+    value = read_json(body)
+    if not isinstance(value, dict) or not allowed.issuperset(value):
+        raise Invalid("schema", f"an object with no other keys than {', '.join(sorted(allowed))}")
+    return value
+
+
+def _auth(value: dict[str, Any]) -> PeerAuth:
+    try:
+        return PeerAuth(value.get("auth", PeerAuth.SIGNED))
+    except ValueError as error:
+        raise Invalid("schema", "`auth` is signed or unsigned-lab", {"pointer": "/auth"}) from error

@@ -1,0 +1,188 @@
+"""This node's own announcements: made when a record changes, renewed while it stays available (§9.3).
+
+An announcement is signed once. Its bytes, its seed and its place in the outbox are stored in the transaction of the
+change it tells of, so that a crash can neither lose it nor tell of a change that did not happen.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from loopd.audit.service import AuditKind, AuditLog
+from loopd.clock import Clock
+from loopd.crypto.hop_chain import hop_anchor
+from loopd.crypto.keys import encode_signature
+from loopd.database.writer import Tx
+from loopd.federation.outbox import Outbox
+from loopd.federation.settings import FederationSettings
+from loopd.identity import Identity
+from loopd.protocol.announcement import build_announcement
+from loopd.protocol.limits import ANNOUNCEMENT_MAX_VALIDITY_MS, FLOOD_TTL_MAX
+from loopd.protocol.signing import announcement_signing_string, message_id
+from loopd.protocol.subjects import Subject
+from loopd.protocol.timestamps import format_timestamp
+
+HOP_SEED_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Last:
+    """What was last announced of a subject."""
+
+    revision: int
+    available: bool
+    valid_until_ms: int
+    widest_radius_km: float | None
+
+
+class Announcer:
+    """Announces this node's subjects. `random_bytes` gives the secret seed of each hop chain."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        settings: FederationSettings,
+        outbox: Outbox,
+        audit: AuditLog,
+        clock: Clock,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self._identity = identity
+        self._settings = settings
+        self._outbox = outbox
+        self._audit = audit
+        self._clock = clock
+        self._random_bytes = random_bytes
+
+    def record_changed(self, tx: Tx, subject: Subject) -> bytes | None:
+        """A record was registered or its availability changed: announce it as the settings say.
+
+        Available: at once if `announce` is "auto". No longer available: only if others were told that it is.
+        The id of the announcement, or None where none was made.
+        """
+        if subject.available:
+            return self.announce(tx, subject) if self._settings.announce == "auto" else None
+        last = self._last(tx, subject.subject_id)
+        if last is None or last.valid_until_ms <= self._clock.now_ms():
+            return None
+        return self.announce(tx, subject)
+
+    def announce(self, tx: Tx, subject: Subject) -> bytes | None:
+        """Make, sign, store and queue an announcement of the subject as it is now. Its 32-byte id.
+
+        None where the subject has expired: there is nothing left to tell.
+        """
+        now_ms = self._clock.now_ms()
+        last = self._last(tx, subject.subject_id)
+        valid_until_ms = self._valid_until_ms(subject, last, now_ms)
+        if valid_until_ms <= now_ms:
+            return None
+        radius_km = self._radius_km(subject, last)
+        revision = 1 if last is None else last.revision + 1
+        seed = self._random_bytes(HOP_SEED_BYTES)
+        identity = self._identity
+        body = build_announcement(
+            subject,
+            context_url=identity.context_url,
+            origin=identity.node_id,
+            origin_location=identity.location,
+            revision=revision,
+            issued_at_ms=now_ms,
+            valid_until_ms=valid_until_ms,
+            radius_km=radius_km,
+            hop_anchor=hop_anchor(seed, FLOOD_TTL_MAX),
+        )
+        timestamp = format_timestamp(now_ms)
+        signature = identity.key.sign(announcement_signing_string(identity.node_id, timestamp, body))
+        number = message_id(identity.node_id, timestamp, body, anchored=True)
+        tx.execute(
+            "INSERT INTO message (message_id, origin, origin_timestamp, origin_signature, body, subject, subject_kind,"
+            " anchored, radius_km, origin_lat, origin_lon, valid_until_ms, best_ttl, hop_value, received_at_ms)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                number,
+                identity.node_id,
+                timestamp,
+                encode_signature(signature),
+                body,
+                subject.subject_id,
+                subject.kind.value,
+                radius_km,
+                identity.location.lat,
+                identity.location.lon,
+                valid_until_ms,
+                FLOOD_TTL_MAX,
+                seed,
+                now_ms,
+            ),
+        )
+        renew_at_ms = self._renew_at_ms(subject, now_ms)
+        widest_km = radius_km if last is None else _wider(radius_km, last.widest_radius_km)
+        tx.execute(
+            "INSERT INTO own_announcement (subject, subject_kind, revision, message_id, available, valid_until_ms,"
+            " widest_radius_km, renew_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (subject) DO UPDATE SET"
+            " revision = excluded.revision, message_id = excluded.message_id, available = excluded.available,"
+            " valid_until_ms = excluded.valid_until_ms, widest_radius_km = excluded.widest_radius_km,"
+            " renew_at_ms = excluded.renew_at_ms",
+            (
+                subject.subject_id,
+                subject.kind.value,
+                revision,
+                number,
+                subject.available,
+                valid_until_ms,
+                widest_km,
+                renew_at_ms,
+            ),
+        )
+        self._outbox.flood(tx, number, None, FLOOD_TTL_MAX, seed, valid_until_ms)
+        self._audit.append(
+            tx,
+            AuditKind.NODE_INTERACTION,
+            subject.subject_id,
+            {"event": "announced", "message_id": number.hex(), "state": subject.state.value, "revision": revision},
+        )
+        return number
+
+    def _valid_until_ms(self, subject: Subject, last: _Last | None, now_ms: int) -> int:
+        valid_until_ms = now_ms + self._settings.announcement_validity_s * 1000
+        if subject.available:
+            return valid_until_ms if subject.expires_ms is None else min(valid_until_ms, subject.expires_ms)
+        # What was said before must not outlive its withdrawal.
+        if last is not None:
+            valid_until_ms = max(valid_until_ms, last.valid_until_ms)
+        return min(valid_until_ms, now_ms + ANNOUNCEMENT_MAX_VALIDITY_MS)
+
+    def _renew_at_ms(self, subject: Subject, now_ms: int) -> int | None:
+        """At half its validity, as long as there is still something to offer then."""
+        renew_at_ms = now_ms + self._settings.announcement_validity_s * 1000 // 2
+        ends_before = subject.expires_ms is not None and renew_at_ms >= subject.expires_ms
+        return renew_at_ms if subject.available and not ends_before else None
+
+    def _radius_km(self, subject: Subject, last: _Last | None) -> float | None:
+        if subject.available or last is None:
+            return self._settings.radius_km
+        return _wider(self._settings.radius_km, last.widest_radius_km)
+
+    @staticmethod
+    def _last(tx: Tx, subject_id: str) -> _Last | None:
+        row = tx.one("SELECT * FROM own_announcement WHERE subject = ?", (subject_id,))
+        if row is None:
+            return None
+        return _Last(row["revision"], bool(row["available"]), row["valid_until_ms"], row["widest_radius_km"])
+
+
+def due_renewals(tx: Tx, now_ms: int, limit: int) -> list[str]:
+    """Subjects whose announcement has reached half its validity."""
+    rows = tx.all(
+        "SELECT subject FROM own_announcement WHERE renew_at_ms <= ? ORDER BY renew_at_ms LIMIT ?", (now_ms, limit)
+    )
+    return [row["subject"] for row in rows]
+
+
+def stop_renewing(tx: Tx, subject_id: str) -> None:
+    """The subject is not available any more, or expired: its announcement runs out."""
+    tx.execute("UPDATE own_announcement SET renew_at_ms = NULL WHERE subject = ?", (subject_id,))
+
+
+def _wider(a_km: float | None, b_km: float | None) -> float | None:
+    return None if a_km is None or b_km is None else max(a_km, b_km)

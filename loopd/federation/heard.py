@@ -1,0 +1,123 @@
+"""What this node heard announced: the newest valid state of each subject of each origin (§9.3)."""
+
+import sqlite3
+from decimal import Decimal
+from typing import Any
+
+from loopd.database.rows import RowSource
+from loopd.database.writer import Tx
+from loopd.gossip.flood import Copy, Newest
+from loopd.protocol.geo import Location
+from loopd.protocol.subjects import HeardSubject, SubjectKind
+from loopd.protocol.timestamps import format_timestamp
+
+# Forgetting much at once would keep every other write waiting.
+PRUNED_AT_ONCE = 5_000
+
+# A page of the list, newest first; `:before` is the number of the last entry seen.
+PAGE = """
+SELECT h.*, m.best_ttl FROM heard h JOIN message m ON m.message_id = h.message_id
+WHERE h.valid_until_ms > :now_ms AND h.heard_number < :before ORDER BY h.heard_number DESC LIMIT :limit
+"""
+
+
+def newest(source: RowSource, origin: str, subject: str) -> Newest | None:
+    """The newest known state of a subject of an origin."""
+    row = source.one(
+        "SELECT revision, issued_at_ms, message_id, verified FROM heard WHERE origin = ? AND subject = ?",
+        (origin, subject),
+    )
+    if row is None:
+        return None
+    return Newest(row["revision"], row["issued_at_ms"], row["message_id"], bool(row["verified"]))
+
+
+def deliver(tx: Tx, copy: Copy, now_ms: int) -> None:
+    """Take a copy as the newest state of its subject; the engine decided that it is."""
+    announcement = copy.announcement
+    place = announcement.location
+    tx.execute(
+        "INSERT OR REPLACE INTO heard (origin, subject, subject_kind, message_id, revision, issued_at_ms, available,"
+        " category, quantity, unit, lat, lon, via, verified, received_at_ms, heard_number, valid_until_ms)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+        " (SELECT coalesce(max(heard_number), 0) + 1 FROM heard), ?)",
+        (
+            copy.origin,
+            announcement.subject,
+            announcement.subject_kind.value,
+            copy.message_id,
+            announcement.revision,
+            announcement.issued_at_ms,
+            announcement.available,
+            announcement.category,
+            None if announcement.quantity is None else format(announcement.quantity, "f"),
+            announcement.unit,
+            None if place is None else place.lat,
+            None if place is None else place.lon,
+            copy.sender,
+            copy.verified,
+            now_ms,
+            announcement.valid_until_ms,
+        ),
+    )
+
+
+def find(source: RowSource, subject_id: str, now_ms: int) -> HeardSubject | None:
+    """What is known of a subject from its newest valid announcement; a verified one before any other."""
+    row = source.one(
+        "SELECT * FROM heard WHERE subject = ? AND valid_until_ms > ?"
+        " ORDER BY verified DESC, heard_number DESC LIMIT 1",
+        (subject_id, now_ms),
+    )
+    return None if row is None else heard_subject(row)
+
+
+def heard_subject(row: sqlite3.Row) -> HeardSubject:
+    """A row as the other rooms see it."""
+    return HeardSubject(
+        row["subject"],
+        SubjectKind(row["subject_kind"]),
+        row["origin"],
+        row["message_id"],
+        row["category"],
+        None if row["quantity"] is None else Decimal(row["quantity"]),
+        row["unit"],
+        None if row["lat"] is None else Location(row["lat"], row["lon"]),
+        bool(row["available"]),
+        row["valid_until_ms"],
+        bool(row["verified"]),
+    )
+
+
+def listed(row: sqlite3.Row) -> dict[str, Any]:
+    """A row as the list shows it."""
+    entry: dict[str, Any] = {
+        "message_id": row["message_id"].hex(),
+        "subject": row["subject"],
+        "kind": row["subject_kind"],
+        "origin": row["origin"],
+        "available": bool(row["available"]),
+        "ttl": row["best_ttl"],
+        "via": row["via"],
+        "verified": bool(row["verified"]),
+        "received_at": format_timestamp(row["received_at_ms"]),
+        "valid_until": format_timestamp(row["valid_until_ms"]),
+    }
+    if row["category"] is not None:
+        entry["category"] = row["category"]
+    if row["quantity"] is not None:
+        entry["quantity"] = Decimal(row["quantity"])
+        entry["unit"] = row["unit"]
+    if row["lat"] is not None:
+        entry["location"] = {"lat": row["lat"], "lon": row["lon"]}
+    return entry
+
+
+def prune(tx: Tx, ended_before_ms: int) -> None:
+    """Forget messages and states whose validity ended before that moment; many of them in several calls."""
+    tx.execute("DELETE FROM held_message WHERE valid_until_ms < ?", (ended_before_ms,))
+    for table in ("heard", "message"):
+        tx.execute(
+            f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE valid_until_ms < ? LIMIT ?)",
+            (ended_before_ms, PRUNED_AT_ONCE),
+        )

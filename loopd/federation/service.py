@@ -1,0 +1,388 @@
+"""The federation's door: what the API, the other modules and the composition root see of it."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from loopd.audit.service import AuditKind, AuditLog
+from loopd.clock import Clock
+from loopd.crypto.keys import PublicKey
+from loopd.database.database import Database
+from loopd.database.rows import RowSource
+from loopd.database.writer import Tx
+from loopd.federation import announcing, heard, nodes, outbox, replay
+from loopd.federation.announcing import Announcer
+from loopd.federation.authentication import NodeAuthenticator
+from loopd.federation.flooding import Flooding
+from loopd.federation.handshake import Answer, HandshakeFailed, Handshakes, Verdict
+from loopd.federation.introductions import Introductions
+from loopd.federation.nodes import AddedBy
+from loopd.federation.outbox import Outbox
+from loopd.federation.requests import Destination, NodeRequests
+from loopd.federation.settings import FederationSettings
+from loopd.federation.worker import RequestAnswered, Surroundings, Worker
+from loopd.gossip.health import PeerHealth, Timing
+from loopd.identity import Identity
+from loopd.net.http_client import CallbackGate, PeerClient
+from loopd.protocol.geo import Location
+from loopd.protocol.limits import SEEN_GRACE_MS
+from loopd.protocol.nodes import KnownNode, PeerAuth, Standing
+from loopd.protocol.subjects import HeardSubject, Subject
+from loopd.protocol.timestamps import format_timestamp
+
+log = structlog.get_logger(__name__)
+
+HOUSEKEEPING_S = 5.0
+RENEWALS_AT_ONCE = 100
+# A node that has not accepted yet is asked again this often; when its operator approves, it calls at once.
+ASK_AGAIN_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Modules:
+    """What the federation needs of the other modules, each as one narrow door.
+
+    `subject_by_id` reads a record's flow metadata in a transaction; `request_answered` tells who queued a request how
+    it ended; `peer_contacted` fetches what else is wanted of a peer that answered; `decided` counts decisions.
+    """
+
+    subject_by_id: Callable[[Tx, str], Subject | None]
+    request_answered: RequestAnswered
+    peer_contacted: Callable[[KnownNode, NodeRequests], Awaitable[None]]
+    decided: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAdded:
+    """What came of the operator's wish for a peer."""
+
+    node_id: str
+    status: str  # accepted, pending or rejected
+    message: str
+    fingerprint: str | None
+
+
+class Federation:
+    """The node among other nodes. `start()` on the running loop, `stop()` before the database closes."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        settings: FederationSettings,
+        database: Database,
+        client: PeerClient,
+        audit: AuditLog,
+        clock: Clock,
+        randomness: random.Random,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self._identity = identity
+        self._settings = settings
+        self._database = database
+        self._audit = audit
+        self._clock = clock
+        self._random = randomness
+        self._workers: dict[str, tuple[Worker, asyncio.Task[None]]] = {}
+        self._housekeeper: asyncio.Task[None] | None = None
+        self._modules: Modules | None = None
+        self._asked_at_s: dict[str, float] = {}
+        self.requests = NodeRequests(identity, client, clock, settings.request_timeout_s)
+        self.outbox = Outbox(self._queued)
+        self.announcer = Announcer(identity, settings, self.outbox, audit, clock, random_bytes)
+        self.introductions = Introductions(identity.node_id, database, self.requests, clock)
+        self.handshakes = Handshakes(
+            identity, settings, self.requests, CallbackGate(clock), audit, clock, self._admitted
+        )
+        self.flooding = Flooding(
+            identity, settings, database, self.introductions, self.outbox, audit, clock, self._decided
+        )
+        self.authenticator = NodeAuthenticator(
+            identity.node_id, database.points, clock, self.introductions.seek, self._contacted_us
+        )
+
+    # Life
+
+    async def start(self, modules: Modules) -> None:
+        """Take up work: a worker for each peer, and for each node that a request waits for."""
+        self._modules = modules
+        rows = await self._database.all(
+            "SELECT node_id FROM node WHERE standing IN ('peer', 'pending', 'suspended')"
+            " UNION SELECT target FROM outbox WHERE target IN (SELECT node_id FROM node)"
+        )
+        for row in rows:
+            self._ensure_worker(row["node_id"])
+        self._housekeeper = asyncio.create_task(self._keep_house(), name="federation-housekeeping")
+
+    async def stop(self) -> None:
+        """End every worker. What was in flight is sent again after the next start."""
+        tasks = [task for _, task in self._workers.values()]
+        if self._housekeeper is not None:
+            tasks.append(self._housekeeper)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._workers.clear()
+        self._modules = None
+
+    def _ensure_worker(self, node_id: str) -> Worker | None:
+        modules = self._modules
+        if modules is None:
+            return None
+        if node_id not in self._workers:
+            around = Surroundings(
+                self._identity.node_id,
+                self._database,
+                self.requests,
+                self._clock,
+                Timing(probe_interval_ms=int(self._settings.probe_interval_s * 1000)),
+                modules.request_answered,
+                lambda node: modules.peer_contacted(node, self.requests),
+                self._shake_owed,
+            )
+            worker = Worker(node_id, around, self._random)
+            task = asyncio.create_task(worker.run(), name=f"worker-{node_id}")
+            task.add_done_callback(lambda done: self._worker_ended(node_id, done))
+            self._workers[node_id] = (worker, task)
+        return self._workers[node_id][0]
+
+    def _worker_ended(self, node_id: str, task: asyncio.Task[None]) -> None:
+        entry = self._workers.get(node_id)
+        if entry is not None and entry[1] is task:
+            del self._workers[node_id]
+        if not task.cancelled() and task.exception() is not None:
+            log.error("worker_failed", peer=node_id, exc_info=task.exception())
+            # A bug of ours must not silence a peer for good.
+            asyncio.get_running_loop().call_later(1.0, self._ensure_worker, node_id)
+
+    def _queued(self, target: str | None) -> None:
+        if target is not None:
+            self._ensure_worker(target)
+        for node_id, (worker, _) in self._workers.items():
+            if target in (None, node_id):
+                worker.wake()
+
+    def _admitted(self, node_id: str) -> None:
+        self._ensure_worker(node_id)
+        self._queued(node_id)
+
+    def _decided(self, reason: str) -> None:
+        if self._modules is not None:
+            self._modules.decided(reason)
+
+    async def _contacted_us(self, node_id: str) -> None:
+        entry = self._workers.get(node_id)
+        if entry is not None:
+            await entry[0].contacted_us()
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_S)
+            try:
+                await self._database.write(self._housekeeping)
+            except Exception:
+                log.exception("housekeeping_failed")
+
+    def _housekeeping(self, tx: Tx) -> None:
+        now_ms = self._clock.now_ms()
+        replay.prune(tx, now_ms)
+        outbox.prune(tx, now_ms - SEEN_GRACE_MS)
+        heard.prune(tx, now_ms - SEEN_GRACE_MS)
+        modules = self._modules
+        if modules is None:
+            return
+        for subject_id in announcing.due_renewals(tx, now_ms, RENEWALS_AT_ONCE):
+            subject = modules.subject_by_id(tx, subject_id)
+            if subject is None or not subject.available or self.announcer.announce(tx, subject) is None:
+                announcing.stop_renewing(tx, subject_id)
+
+    # Handshakes
+
+    async def receive_handshake(self, path: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+        """The NodeHandshakeResponse to a NodeHandshake. Refusal where it is not even an honest question."""
+        claim = self.handshakes.check(path, headers, body)
+        answer = await self._database.write(lambda tx: self._decide(tx, claim, None))
+        if isinstance(answer, Verdict):
+            try:
+                location = await self.handshakes.verify_endpoint(claim)
+            except HandshakeFailed as error:
+                return self.handshakes.response(Answer("rejected", str(error)[:280]))
+            answer = await self._database.write(lambda tx: self._decide(tx, claim, location))
+        if isinstance(answer, Verdict):
+            raise RuntimeError("a handshake that was called back is decided")
+        return self.handshakes.response(answer)
+
+    def _decide(self, tx: Tx, claim: nodes.HandshakeClaim, location: Location | None) -> Answer | Verdict:
+        answer = self.handshakes.decide(tx, claim, location)
+        if isinstance(answer, Answer) and answer.status == "accepted" and claim.public_key is not None:
+            self.flooding.release(tx, claim.node_id, PublicKey(claim.public_key))
+        return answer
+
+    async def _shake_owed(self, node: KnownNode) -> bool:
+        """Make the handshake that is owed to a node; whether requests may go to it now."""
+        now_s = self._clock.monotonic_s()
+        if node.standing is Standing.PENDING and now_s < self._asked_at_s.get(node.node_id, -ASK_AGAIN_S) + ASK_AGAIN_S:
+            return False
+        self._asked_at_s[node.node_id] = now_s
+        destination = Destination(node.endpoint, node.node_id, node.named_by_operator)
+        try:
+            admission, answer = await self.handshakes.shake(destination, node.auth, node.named_by_operator)
+        except HandshakeFailed as error:
+            log.info("handshake_failed", node=node.node_id, error=str(error))
+            return False
+        if answer.status != "accepted" and node.standing is Standing.PEER:
+            log.info("handshake_not_accepted", node=node.node_id, message=answer.message)
+            return False
+        await self._database.write(lambda tx: self.handshakes.establish(tx, admission))
+        return answer.status == "accepted"
+
+    # The operator
+
+    async def add_peer(self, endpoint: str, auth: PeerAuth) -> PeerAdded:
+        """Shake hands with the node at an endpoint that the operator names. HandshakeFailed where it cannot be."""
+        admission, answer = await self.handshakes.shake(Destination(endpoint, None, True), auth, True)
+        fingerprint = None if admission.public_key is None else PublicKey(admission.public_key).fingerprint
+
+        def establish(tx: Tx) -> None:
+            record = nodes.find_record(tx, admission.node_id)
+            if record is not None and record.pinned and record.known.public_key != admission.public_key:
+                raise HandshakeFailed(
+                    f"{admission.node_id} is pinned to another key here; `peer remove` it first if that is right"
+                )
+            if answer.status == "accepted" or answer.message.startswith("pending"):
+                self.handshakes.establish(tx, admission)
+                if admission.public_key is not None:
+                    self.flooding.release(tx, admission.node_id, PublicKey(admission.public_key))
+
+        await self._database.write(establish)
+        self._asked_at_s[admission.node_id] = self._clock.monotonic_s()
+        pending = answer.status != "accepted" and answer.message.startswith("pending")
+        return PeerAdded(admission.node_id, "pending" if pending else answer.status, answer.message, fingerprint)
+
+    async def approve_peer(self, node_id: str, auth: PeerAuth) -> PeerAdded:
+        """Admit a node whose handshake waits, and shake hands back at once. HandshakeFailed where none waits."""
+
+        def admit(tx: Tx) -> nodes.HandshakeClaim:
+            claim = nodes.find_claim(tx, node_id)
+            if claim is None:
+                raise HandshakeFailed(f"no handshake of {node_id} waits here")
+            if claim.public_key is None and auth is PeerAuth.SIGNED:
+                raise HandshakeFailed(f"{node_id} shows no key; only `--auth unsigned-lab` admits such a node")
+            self.handshakes.admit(tx, claim, AddedBy.HANDSHAKE, None, auth)
+            nodes.owe_handshake(tx, node_id, owed=True)
+            if claim.public_key is not None:
+                self.flooding.release(tx, node_id, PublicKey(claim.public_key))
+            self._audit.append(tx, AuditKind.OPERATOR, node_id, {"event": "peer_approved"})
+            return claim
+
+        claim = await self._database.write(admit)
+        fingerprint = None if claim.public_key is None else PublicKey(claim.public_key).fingerprint
+        return PeerAdded(node_id, "accepted", "approved; the handshake back is on its way", fingerprint)
+
+    async def suspend_peer(self, node_id: str) -> bool:
+        """Set a peer aside: nothing is sent to it, what it sends is refused. False where it is none."""
+        return await self._move(node_id, Standing.PEER, Standing.SUSPENDED, "peer_suspended")
+
+    async def resume_peer(self, node_id: str) -> bool:
+        """Take a suspended peer back; what waited goes out. False where it is not suspended."""
+        return await self._move(node_id, Standing.SUSPENDED, Standing.PEER, "peer_resumed")
+
+    async def _move(self, node_id: str, current: Standing, following: Standing, event: str) -> bool:
+        def move(tx: Tx) -> bool:
+            node = nodes.find(tx, node_id)
+            if node is None or node.standing is not current:
+                return False
+            nodes.set_standing(tx, node_id, following, self._clock.now_ms())
+            self._audit.append(tx, AuditKind.OPERATOR, node_id, {"event": event})
+            tx.after_commit(lambda: self._queued(node_id))
+            return True
+
+        return await self._database.write(move)
+
+    async def remove_peer(self, node_id: str) -> bool:
+        """Forget a node, its key and what waits for it. False where it is not known."""
+
+        def remove(tx: Tx) -> bool:
+            removed = nodes.remove_claim(tx, node_id)
+            removed = nodes.remove(tx, node_id) or removed
+            if removed:
+                self._audit.append(tx, AuditKind.OPERATOR, node_id, {"event": "peer_removed"})
+                tx.after_commit(lambda: self._queued(node_id))
+            return removed
+
+        return await self._database.write(remove)
+
+    async def peer_list(self) -> list[dict[str, Any]]:
+        """Every node that is or asks to be a peer, as the operator sees it."""
+        rows = await self._database.all("SELECT * FROM node WHERE standing <> 'introduced' ORDER BY node_id")
+        claims = await self._database.all("SELECT * FROM handshake_claim ORDER BY node_id")
+        listed = [await self._listed_peer(nodes.node_record(row)) for row in rows]
+        return listed + [_listed_claim(nodes.handshake_claim(row)) for row in claims]
+
+    async def _listed_peer(self, record: nodes.NodeRecord) -> dict[str, Any]:
+        node = record.known
+        waiting = await self._database.one(
+            outbox.QUEUE_LENGTH, {"node": node.node_id, "is_peer": node.standing is Standing.PEER}
+        )
+        entry = self._workers.get(node.node_id)
+        worker = entry[0] if entry is not None else None
+        health = worker.health if worker is not None else None
+        return {
+            "id": node.node_id,
+            "name": record.name,
+            "endpoint": node.endpoint,
+            "status": node.standing.value,
+            "auth": node.auth.value,
+            "admission": record.added_by.value,
+            "fingerprint": None if node.public_key is None else PublicKey(node.public_key).fingerprint,
+            "features": sorted(node.features),
+            "location": None if node.location is None else {"lat": node.location.lat, "lon": node.location.lon},
+            "health": None if health is None else health.state.value,
+            "round_trip_ms": None if worker is None else worker.round_trip_ms,
+            "last_success": _moment(None if health is None else health.last_success_ms),
+            "last_failure": _moment(None if health is None else health.last_failure_ms),
+            "next_attempt": _moment(None if health is None else health.next_attempt_at_ms),
+            "queue": 0 if waiting is None else waiting["waiting"],
+        }
+
+    def health_of(self, node_id: str) -> PeerHealth | None:
+        """A peer's health, as far as its worker has looked."""
+        entry = self._workers.get(node_id)
+        return None if entry is None else entry[0].health
+
+    # Other modules
+
+    def find_node(self, source: RowSource, node_id: str) -> KnownNode | None:
+        """What is known of another node."""
+        return nodes.find(source, node_id)
+
+    def find_heard(self, source: RowSource, subject_id: str) -> HeardSubject | None:
+        """The newest valid announcement of another node's subject."""
+        return heard.find(source, subject_id, self._clock.now_ms())
+
+
+def _moment(timestamp_ms: int | None) -> str | None:
+    return None if timestamp_ms is None else format_timestamp(timestamp_ms)
+
+
+def _listed_claim(claim: nodes.HandshakeClaim) -> dict[str, Any]:
+    return {
+        "id": claim.node_id,
+        "name": claim.name,
+        "endpoint": claim.endpoint,
+        "status": "waiting",
+        "auth": None,
+        "admission": AddedBy.HANDSHAKE.value,
+        "fingerprint": None if claim.public_key is None else PublicKey(claim.public_key).fingerprint,
+        "features": sorted(claim.features),
+        "location": None,
+        "health": None,
+        "round_trip_ms": None,
+        "last_success": None,
+        "last_failure": None,
+        "next_attempt": None,
+        "queue": 0,
+    }
