@@ -48,5 +48,12 @@ lock: ## resolve pyproject's lower bounds anew into requirements.lock (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		--all-extras --output-file requirements.lock pyproject.toml
 
+generate: setup ## rewrite every file that is generated from the code
+	$(BIN)/python scripts/generate.py
+
+PREFIX ?= /opt/loopd
+install: ## as a system service with its own user (needs root): make install PREFIX=/opt/loopd
+	@sh scripts/install.sh $(PREFIX) $(PYTHON)
+
 clean: ## remove the virtual environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

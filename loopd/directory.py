@@ -73,6 +73,20 @@ class NodeDirectory:
         finally:
             os.close(descriptor)
 
+    def in_use(self) -> bool:
+        """Whether another loopd process holds the lock at this moment. Creates nothing."""
+        try:
+            descriptor = os.open(self.lock_file, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
     def _acquire(self, descriptor: int, patience_s: float) -> None:
         deadline = time.monotonic() + patience_s
         while True:

@@ -131,7 +131,7 @@ def _plain_shape(annotation: Any, constraints: Sequence[Any]) -> Shape:
     if annotation in (float, Decimal):
         return Shape(Kind.NUMBER, " ".join(["number", *_range(constraints)]))
     if annotation is str:
-        return Shape(Kind.TEXT, " ".join(["text", *_pattern(constraints), *_length(constraints)]))
+        return Shape(Kind.TEXT, " ".join(["text", *_length(constraints), *_pattern(constraints)]))
     if annotation is Path:
         return Shape(Kind.TEXT, "path of a file")
     if annotation in (IPv4Network, IPv6Network):

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -69,7 +70,6 @@ class _Loader:
     def load(self, environment: Mapping[str, str]) -> Settings:
         self.known = all_settings()
         self.section_names = list(dict.fromkeys(section for section, _ in self.known))
-        # tomllib takes CR LF as a line's end too; splitting at LF keeps its lines and ours the same.
         self.lines = locate_keys(self.text)
         self._read_file()
         self._read_environment(environment)
@@ -79,7 +79,7 @@ class _Loader:
                 value = self.values.get(section, {}).get(key)
                 self._add((section, key), value, message)
         if self.problems or settings is None:
-            raise SettingsError(self.problems)
+            raise SettingsError(sorted(self.problems, key=self._position))
         return settings
 
     def _read_file(self) -> None:
@@ -160,9 +160,13 @@ class _Loader:
                     if setting.required and setting.section == path[0] and path[1:] in ((), (setting.key,))
                 ]
                 for setting in missing:
+                    # A value of the wrong kind was taken out before, and told already.
+                    if any(problem.setting == setting.name for problem in self.problems):
+                        continue
                     self._add((setting.section, setting.key), None, _required(setting), shown=False)
             case _:
-                message = " or ".join(dict.fromkeys(_plain_message(detail) for detail in details))
+                # Each member of a union has its own complaint; what is allowed says more than all of them.
+                message = _plain_message(first) if len(details) == 1 else "is none of that"
                 self._add(path, first["input"], message + self._allowed(path))
 
     def _add(self, path: tuple[str, ...], value: Any, message: str, *, shown: bool = True) -> None:
@@ -171,6 +175,11 @@ class _Loader:
         name = ".".join(path)
         subject = f"{name} = {_shown(value)}" if shown else name
         self.problems.append(Problem(place, name, f"{subject}: {message}"))
+
+    def _position(self, problem: Problem) -> tuple[int, str]:
+        """Sorts the file's problems by line, those of the environment behind them by name."""
+        line = problem.place.removeprefix(f"{self.file_name}:")
+        return (int(line), "") if line.isdigit() else (sys.maxsize, problem.place)
 
     def _allowed(self, path: tuple[str, ...]) -> str:
         setting = self.known.get((path[0], path[1])) if len(path) > 1 else None

@@ -1,0 +1,86 @@
+"""`loopd material`: what this city registers."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from loopd.cli.admin_client import call
+from loopd.cli.failure import Failure
+from loopd.cli.options import directory_argument, json_option, limit_option
+from loopd.cli.output import print_json, print_table
+from loopd.directory import NodeDirectory
+from loopd.protocol.limits import DOCUMENT_MAX_BYTES
+
+
+@click.group()
+def material() -> None:
+    """Materials and products of this node. The daemon must be running."""
+
+
+@material.command()
+@directory_argument
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@json_option
+def add(directory: NodeDirectory, file: Path, as_json: bool) -> None:
+    """Register the MaterialDNA or ProductDNA in FILE, or from standard input with -. Prints its id and status."""
+    document = _read(file)
+    path = "/api/v1/product" if _type_of(document) == "ProductDNA" else "/api/v1/material"
+    answer = call(directory, "POST", path, document=document)
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo(f"{answer['id']}\t{answer['status']}")
+
+
+@material.command(name="list")
+@directory_argument
+@click.option("--products", is_flag=True, help="Products instead of materials.")
+@limit_option
+@json_option
+def list_records(directory: NodeDirectory, products: bool, limit: int, as_json: bool) -> None:
+    """List what is registered at this node, newest first."""
+    noun = "product" if products else "material"
+    answer = call(directory, "GET", f"/api/v1/{noun}?limit={limit}")
+    if as_json:
+        print_json(answer)
+        return
+    rows = [
+        [
+            entry.get("id"),
+            entry.get("category") or entry.get("product_category"),
+            _quantity(entry.get("quantity")),
+            entry.get("status"),
+            entry.get("current_city"),
+            entry.get("expires"),
+        ]
+        for entry in answer["results"]
+    ]
+    columns = ("id", "category", "quantity", "status", "city", "expires")
+    print_table(columns, rows, f"No {noun} is registered here.")
+
+
+def _read(file: Path) -> bytes:
+    try:
+        if str(file) == "-":
+            return sys.stdin.buffer.read(DOCUMENT_MAX_BYTES + 1)
+        with file.open("rb") as stream:
+            # One byte beyond the ceiling is enough for the daemon to refuse it.
+            return stream.read(DOCUMENT_MAX_BYTES + 1)
+    except OSError as error:
+        raise Failure(f"{file}: {error.strerror}") from None
+
+
+def _type_of(document: bytes) -> Any:
+    """The document's `@type`, None where it cannot be told; the daemon then says what is wrong with it."""
+    try:
+        value = json.loads(document)
+    except (ValueError, RecursionError):
+        return None
+    return value.get("@type") if isinstance(value, dict) else None
+
+
+def _quantity(value: Any) -> str | None:
+    return f"{value.get('value')} {value.get('unit')}" if isinstance(value, dict) else None

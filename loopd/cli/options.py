@@ -1,0 +1,54 @@
+"""Arguments and options that several commands share."""
+
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+import click
+
+from loopd.directory import NodeDirectory
+from loopd.protocol.limits import LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, LIST_LIMIT_MIN
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class DirectoryParameter(click.ParamType[NodeDirectory]):
+    """A node's data directory."""
+
+    name = "directory"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> NodeDirectory:
+        return value if isinstance(value, NodeDirectory) else NodeDirectory(Path(value))
+
+
+class DecimalParameter(click.ParamType[Decimal]):
+    """A plain decimal number, zero or more."""
+
+    name = "number"
+
+    def __init__(self, max_decimals: int) -> None:
+        self._max_decimals = max_decimals
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:
+        try:
+            number = Decimal(value)
+        except InvalidOperation:
+            self.fail(f"{value!r} is not a number", param, ctx)
+        if not number.is_finite() or number < 0 or number.is_signed():
+            self.fail(f"{value} is not a number of zero or more", param, ctx)
+        exponent = number.as_tuple().exponent
+        if isinstance(exponent, int) and -exponent > self._max_decimals:
+            self.fail(f"{value} has more than {self._max_decimals} decimals", param, ctx)
+        return number
+
+
+directory_argument: Decorator = click.argument("directory", metavar="DIR", type=DirectoryParameter())
+json_option: Decorator = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+limit_option: Decorator = click.option(
+    "--limit",
+    type=click.IntRange(LIST_LIMIT_MIN, LIST_LIMIT_MAX),
+    default=LIST_LIMIT_DEFAULT,
+    show_default=True,
+    help="How many at most.",
+)
