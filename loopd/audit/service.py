@@ -7,7 +7,7 @@ from loopd.audit import tables
 from loopd.audit.rules import SALT_BYTES, AuditKind, Break, ChainCheck, ChainReport, entry_hash, payload_digest
 from loopd.clock import Clock
 from loopd.database import Reader, Tx
-from loopd.protocol.json_text import dump_json
+from loopd.protocol.json_text import JSON, dump_json
 
 __all__ = ["AuditKind", "AuditLog", "Break", "ChainReport"]
 
@@ -22,7 +22,7 @@ class AuditLog:
         self._clock = clock
         self._random_bytes = random_bytes
 
-    def append(self, tx: Tx, kind: AuditKind, subject: str, payload: Mapping[str, object]) -> int:
+    def append(self, tx: Tx, kind: AuditKind, subject: str, payload: Mapping[str, JSON]) -> int:
         """Record what happened to `subject` (an id) in the transaction in which it happens; returns the sequence.
 
         `payload` is JSON. It tells what was done and points at documents by id or digest rather than repeating them.
