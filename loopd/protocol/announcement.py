@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Final
 
+from loopd.protocol.contexts import CURRENT_VERSION
 from loopd.protocol.errors import Invalid
 from loopd.protocol.geo import Location
 from loopd.protocol.ids import is_material_id, is_node_id, is_product_id
@@ -27,10 +28,11 @@ from loopd.protocol.timestamps import format_timestamp, parse_timestamp
 from loopd.protocol.vocabulary import UNITS
 
 TYPE: Final = "MaterialAnnouncement"
-SCHEMA_VERSION: Final = "0.2.0"
 
 # What a plain announcement, which has no revision, counts as: below any revision that is stated.
 PLAIN_REVISION: Final = 0
+
+_ANCHOR_BYTES: Final = 32
 
 # About a kilometre: near enough for a cost, too coarse to name a door.
 _ANNOUNCED_PRECISION_DEGREES: Final = Decimal("0.01")
@@ -72,8 +74,8 @@ class Announcement:
 def read_announcement(value: Mapping[str, Any], origin_timestamp_ms: int) -> Announcement:
     """The announcement of a document that its schema admits, with the timestamp its origin signed it at.
 
-    Raises Invalid with reason `schema` for what a schema does not see: ids beyond their bounded length, a quantity or
-    revision beyond its ceiling, a material and a product at once.
+    Raises Invalid with reason `schema` for what the schema does not bound: the length of ids, the size of quantity and
+    revision.
     """
     subject, kind = _subject(value)
     origin = value["origin"]
@@ -142,7 +144,7 @@ def build_announcement(
     """The body of an announcement in the full form: the bytes to sign, store and send, never to be written again.
 
     The same arguments give the same bytes. Nothing of the record but its flow metadata is told, its place rounded to
-    0.01°. ValueError for a revision, TTL, radius or time that no receiver would accept.
+    0.01°. ValueError for a revision, TTL, radius, time or anchor that no receiver would accept.
     """
     if not 1 <= revision <= REVISION_MAX:
         raise ValueError(f"a revision is 1 to {REVISION_MAX}")
@@ -152,10 +154,12 @@ def build_announcement(
         raise ValueError("an announcement is valid for at most seven days")
     if radius_km is not None and not radius_km > 0:
         raise ValueError("a radius is above 0 km")
+    if len(hop_anchor) != _ANCHOR_BYTES:
+        raise ValueError(f"a hop anchor has {_ANCHOR_BYTES} bytes")
     body: dict[str, Any] = {
         "@context": context_url,
         "@type": TYPE,
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": CURRENT_VERSION,
         subject.kind.value: subject.subject_id,
         "origin": origin,
         "available": subject.available,
@@ -182,10 +186,8 @@ def build_announcement(
 
 
 def _subject(value: Mapping[str, Any]) -> tuple[str, SubjectKind]:
-    named = [kind for kind in SubjectKind if kind.value in value]
-    if len(named) != 1:
-        raise _violation("", "oneOf", "names either a material or a product")
-    kind = named[0]
+    # Only where there is no material does `product` name the subject; beside one it is a field like any other.
+    kind = SubjectKind.MATERIAL if SubjectKind.MATERIAL.value in value else SubjectKind.PRODUCT
     subject = value[kind.value]
     if not (is_material_id(subject) if kind is SubjectKind.MATERIAL else is_product_id(subject)):
         raise _violation(f"/{kind.value}", "maxLength", f"is no id of a {kind.value} of bounded length")
