@@ -103,15 +103,10 @@ class NodeKey:
 
     @classmethod
     def from_seed(cls, seed: bytes) -> "NodeKey":
-        """The key of a stored 32-byte seed. ValueError for any other length."""
+        """The key of 32 bytes, stored ones or fresh ones from a secret source. ValueError for any other length."""
         if len(seed) != SEED_BYTES:
             raise ValueError(f"the seed of an Ed25519 key has {SEED_BYTES} bytes")
         return cls(SigningKey(seed))
-
-    @classmethod
-    def generate(cls, seed: bytes) -> "NodeKey":
-        """A new key from 32 bytes that the caller drew from a secret source of randomness."""
-        return cls.from_seed(seed)
 
     @property
     def seed(self) -> bytes:
