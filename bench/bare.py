@@ -8,12 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from loopd.protocol.documents import check_document
-
 from bench.messages import material
 from bench.rows import Row, Sample, spin
 from loopd.crypto.keys import SEED_BYTES, NodeKey
 from loopd.database import Database, Tx
+from loopd.protocol.documents import check_document
 
 HELLO_GET = "hello-get"
 HELLO_POST = "hello-post"
@@ -29,7 +28,7 @@ _TABLE = "CREATE TABLE bench (number INTEGER PRIMARY KEY, subject TEXT UNIQUE, d
 
 def verify_row() -> Row:
     """One Ed25519 verification of a kilobyte."""
-    key, message = NodeKey.generate(os.urandom(SEED_BYTES)), os.urandom(1024)
+    key, message = NodeKey.from_seed(os.urandom(SEED_BYTES)), os.urandom(1024)
     signature = key.sign(message)
     return Row(VERIFY, "Ed25519 verification, 1 KB", spin(lambda: key.public.verify(message, signature)))
 

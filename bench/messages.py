@@ -95,7 +95,7 @@ class BenchPeer:
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
-        self._key = NodeKey.generate(os.urandom(SEED_BYTES))
+        self._key = NodeKey.from_seed(os.urandom(SEED_BYTES))
         self._clock = SystemClock()
 
     def handshake(self, target: str) -> bytes:
