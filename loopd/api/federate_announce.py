@@ -1,9 +1,9 @@
 """`/api/v1/federate/announce`: announcements from other nodes (§8.2)."""
 
-from loopd.api.answers import Answer, json_answer
+from loopd.api.answers import Answer
+from loopd.api.node_effects import ACCEPTED, DOCUMENT_REFUSALS, accepted, node_caller
 from loopd.api.requests import Request
-from loopd.api.routes import Access, Body, RateClass, Route, Success
-from loopd.federation.authentication import NodeCaller
+from loopd.api.routes import Access, Body, RateClass, Route
 from loopd.federation.flooding import Flooding
 
 
@@ -27,9 +27,9 @@ class FederateAnnounceRoutes:
                 rate=RateClass.NODE,
                 body=Body.REQUIRED,
                 request_schema="MaterialAnnouncement",
-                successes={202: Success(description="Taken, durably.", schema="FederateAcceptedResponse")},
+                successes={202: ACCEPTED},
                 refusals={
-                    400: ("unknown_context", "personal_data", "bad_hop", "origin_mismatch", "bad_times"),
+                    400: (*DOCUMENT_REFUSALS, "bad_hop", "origin_mismatch", "bad_times"),
                     401: ("bad_origin_signature",),
                     403: ("suspended", "not_a_peer"),
                     503: ("unknown_origin", "too_many_messages", "key_conflict", "changed_meanwhile"),
@@ -39,12 +39,4 @@ class FederateAnnounceRoutes:
 
     async def _announce(self, request: Request) -> Answer:
         number = await self._flooding.receive(node_caller(request), request.headers, request.body)
-        return json_answer({"status": "accepted", "id": number}, 202)
-
-
-def node_caller(request: Request) -> NodeCaller:
-    """The caller as the federation knows it; the authenticator of the composition root made it."""
-    caller = request.node
-    if not isinstance(caller, NodeCaller):
-        raise TypeError("node requests are authenticated by the federation")
-    return caller
+        return accepted(number)

@@ -12,7 +12,7 @@ from loopd.federation import heard, nodes
 from loopd.federation.service import Federation
 from loopd.gossip.health import REGISTRY_STATUS
 from loopd.identity import Identity
-from loopd.protocol.nodes import Standing
+from loopd.protocol.nodes import KnownNode, Standing
 from loopd.protocol.signing import signed_path
 from loopd.protocol.timestamps import format_timestamp
 
@@ -110,7 +110,7 @@ class FederationRoutes:
             }
         )
 
-    def _listed(self, node: nodes.KnownNode, lat: float | None, lon: float | None) -> dict[str, Any] | None:
+    def _listed(self, node: KnownNode, lat: float | None, lon: float | None) -> dict[str, Any] | None:
         if node.public_key is None:
             return None
         if node.location is not None:

@@ -123,7 +123,7 @@ class PeerRoutes:
     def _answer(self, added: PeerAdded) -> Answer:
         return json_answer(
             {
-                "peer": added.node_id,
+                "peer": {"id": added.node_id},
                 "status": added.status,
                 "message": added.message,
                 "own_fingerprint": self._identity.key.public.fingerprint,

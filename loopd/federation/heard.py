@@ -4,6 +4,7 @@ import sqlite3
 from decimal import Decimal
 from typing import Any
 
+from loopd.clock import Clock
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.gossip.flood import Copy, Newest
@@ -62,14 +63,20 @@ def deliver(tx: Tx, copy: Copy, now_ms: int) -> None:
     )
 
 
-def find(source: RowSource, subject_id: str, now_ms: int) -> HeardSubject | None:
-    """What is known of a subject from its newest valid announcement; a verified one before any other."""
-    row = source.one(
-        "SELECT * FROM heard WHERE subject = ? AND valid_until_ms > ?"
-        " ORDER BY verified DESC, heard_number DESC LIMIT 1",
-        (subject_id, now_ms),
-    )
-    return None if row is None else heard_subject(row)
+class HeardSubjects:
+    """The other modules' door to what was heard."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def find(self, source: RowSource, subject_id: str) -> HeardSubject | None:
+        """A subject as its newest valid announcement tells of it; a verified one before any other."""
+        row = source.one(
+            "SELECT * FROM heard WHERE subject = ? AND valid_until_ms > ?"
+            " ORDER BY verified DESC, heard_number DESC LIMIT 1",
+            (subject_id, self._clock.now_ms()),
+        )
+        return None if row is None else heard_subject(row)
 
 
 def heard_subject(row: sqlite3.Row) -> HeardSubject:

@@ -12,7 +12,6 @@ from loopd.audit.service import AuditKind, AuditLog
 from loopd.clock import Clock
 from loopd.crypto.keys import PublicKey
 from loopd.database.database import Database
-from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.federation import announcing, heard, nodes, outbox, replay
 from loopd.federation.announcing import Announcer
@@ -31,7 +30,7 @@ from loopd.net.http_client import CallbackGate, PeerClient
 from loopd.protocol.geo import Location
 from loopd.protocol.limits import SEEN_GRACE_MS
 from loopd.protocol.nodes import KnownNode, PeerAuth, Standing
-from loopd.protocol.subjects import HeardSubject, Subject
+from loopd.protocol.subjects import Subject
 from loopd.protocol.timestamps import format_timestamp
 
 log = structlog.get_logger(__name__)
@@ -352,16 +351,6 @@ class Federation:
         """A peer's health, as far as its worker has looked."""
         entry = self._workers.get(node_id)
         return None if entry is None else entry[0].health
-
-    # Other modules
-
-    def find_node(self, source: RowSource, node_id: str) -> KnownNode | None:
-        """What is known of another node."""
-        return nodes.find(source, node_id)
-
-    def find_heard(self, source: RowSource, subject_id: str) -> HeardSubject | None:
-        """The newest valid announcement of another node's subject."""
-        return heard.find(source, subject_id, self._clock.now_ms())
 
 
 def _moment(timestamp_ms: int | None) -> str | None:

@@ -1,7 +1,7 @@
 """All sections together, and the three that belong to no single room."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
@@ -61,6 +61,11 @@ class NodeSettings(RoomSettings):
         description="The address at which other nodes reach this one: https, ending in /api/v1. The certificate "
         "must be for its host.",
         examples=["https://loop.munich.example/api/v1"],
+    )
+    context_host: Literal["local-loop-io.github.io", "localloop.urbnia.com"] = Field(
+        default="local-loop-io.github.io",
+        description="The host in the JSON-LD context address of what this node writes. The protocol has moved; "
+        "documents of both hosts are read.",
     )
     contact_email: str | None = Field(
         default=None,

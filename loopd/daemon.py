@@ -1,0 +1,287 @@
+"""The composition root: builds the node from its parts, starts it, and stops it in order. Nothing else does."""
+
+import asyncio
+import importlib
+import random
+import secrets
+import signal
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import structlog
+
+import loopd
+from loopd.api.access import Plane
+from loopd.api.app import ApiServices, App, build_app
+from loopd.api.docs import ApiIdentity
+from loopd.api.federate_announce import FederateAnnounceRoutes
+from loopd.api.federate_mirror import FederateMirrorRoutes
+from loopd.api.federate_offer import FederateOfferRoutes
+from loopd.api.federation import FederationRoutes
+from loopd.api.health import HealthRoutes
+from loopd.api.idempotency import IdempotentWriter
+from loopd.api.material import MaterialRoutes
+from loopd.api.material_status import MaterialStatusRoutes
+from loopd.api.metrics import RequestMetrics
+from loopd.api.node import NodeRoutes
+from loopd.api.node_effects import NodeRequestWriter
+from loopd.api.offers import OfferRoutes
+from loopd.api.openapi import entity_schemas
+from loopd.api.operation import OperationRoutes
+from loopd.api.peers import PeerRoutes
+from loopd.api.product import ProductRoutes
+from loopd.api.routes import Route
+from loopd.api.settings import parse_listen_address
+from loopd.api.signals import SignalRoutes
+from loopd.api.token_admin import TokenRoutes
+from loopd.api.tokens import TokenStore
+from loopd.audit.service import AuditLog
+from loopd.clock import SystemClock
+from loopd.database.database import Database
+from loopd.directory import NodeDirectory
+from loopd.exchange.service import Exchange
+from loopd.federation import nodes
+from loopd.federation.heard import HeardSubjects
+from loopd.federation.requests import Destination, NodeRequests
+from loopd.federation.service import Federation, Modules
+from loopd.identity import Identity
+from loopd.net import tls
+from loopd.net.dial_guard import DialGuard
+from loopd.net.http_client import DialError, PeerClient
+from loopd.observe.systemd import ServiceManager
+from loopd.protocol.contexts import context_url
+from loopd.protocol.documents import check_document
+from loopd.protocol.errors import Refusal
+from loopd.protocol.geo import Location
+from loopd.protocol.nodes import KnownNode
+from loopd.protocol.schemas import ENTITIES_BY_FILE, schema_file
+from loopd.protocol.signing import API_ROOT
+from loopd.protocol.timestamps import format_timestamp
+from loopd.registry.service import Registry
+from loopd.settings import Settings
+from loopd.signals.service import Signals
+
+log = structlog.get_logger(__name__)
+
+SIGNALS_PATH = "/signals"
+# A database may be large and a migration long: the service manager is told to wait while one runs.
+START_EXTENSION_S = 60.0
+
+
+def identity_of(settings: Settings, directory: NodeDirectory) -> Identity:
+    """Who the settings and the key in the directory say this node is. DirectoryError where there is no usable key."""
+    node = settings.node
+    return Identity(
+        node.id,
+        node.name,
+        node.city,
+        node.country,
+        Location(node.lat, node.lon),
+        node.endpoint,
+        directory.load_node_key(),
+        context_url(node.context_host),
+    )
+
+
+class Node:
+    """One running node: its parts, and what of them belongs together."""
+
+    def __init__(self, settings: Settings, identity: Identity, database: Database, client: PeerClient) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._database = database
+        self._clock = SystemClock()
+        self._started_at_ms = self._clock.now_ms()
+        self._decisions: Counter[str] = Counter()
+        audit = AuditLog(self._clock)
+        self._federation = Federation(
+            identity,
+            settings.federation,
+            database,
+            client,
+            audit,
+            self._clock,
+            random.SystemRandom(),
+            secrets.token_bytes,
+        )
+        self._signals = Signals(identity.node_id, identity.context_url, settings.signals, self._clock)
+        self._registry = Registry(identity, self._clock, audit, self._federation.announcer)
+        self._exchange = Exchange(
+            identity,
+            self._clock,
+            audit,
+            self._registry,
+            self._signals,
+            nodes,
+            HeardSubjects(self._clock),
+            self._federation.outbox,
+        )
+        self._tokens = TokenStore(database, self._clock)
+        self._metrics = RequestMetrics()
+
+    async def start(self) -> None:
+        """Begin to probe, send and renew."""
+        await self._federation.start(
+            Modules(
+                self._registry.subject_by_id,
+                self._exchange.request_answered,
+                self._fetch_signals,
+                lambda reason: self._decisions.update((reason,)),
+            )
+        )
+
+    async def stop(self) -> None:
+        """End the work in the background."""
+        await self._federation.stop()
+
+    def apps(self) -> tuple[App, App]:
+        """The public API and the operator's, over the same parts."""
+        identity = self._identity
+        plane = Plane.ADMIN_SOCKET if self._settings.api.admin_listen == "unix" else Plane.ADMIN_ADDRESS
+        services = ApiServices(
+            settings=self._settings.api,
+            clock=self._clock,
+            tokens=self._tokens,
+            identity=ApiIdentity(
+                title=f"{identity.name} ({identity.node_id})",
+                version=loopd.__version__,
+                base_url=identity.endpoint.removesuffix(API_ROOT),
+            ),
+            schemas=entity_schemas(schema_file(name) for name in ENTITIES_BY_FILE),
+            node_authenticator=self._federation.authenticator,
+            metrics=self._metrics,
+        )
+        routes = self._routes()
+        return build_app(routes, Plane.PUBLIC, services), build_app(routes, plane, services)
+
+    def _routes(self) -> list[Route]:
+        database, clock = self._database, self._clock
+        write = IdempotentWriter(database, clock).write
+        once = NodeRequestWriter(database, clock).accept_once
+        nouns = (
+            HealthRoutes(database, clock, self._identity.node_id, loopd.__version__),
+            NodeRoutes(self._identity, self._statistics, self._card_extras()),
+            MaterialRoutes(self._registry, database, write),
+            ProductRoutes(self._registry, database, write),
+            MaterialStatusRoutes(self._registry, write),
+            SignalRoutes(self._signals),
+            FederationRoutes(self._identity, self._federation, database, clock),
+            FederateAnnounceRoutes(self._federation.flooding),
+            FederateOfferRoutes(self._exchange, once),
+            FederateMirrorRoutes(self._exchange, once),
+            OfferRoutes(self._exchange, database, write, self._refresh_signals_of),
+            PeerRoutes(self._identity, self._federation),
+            TokenRoutes(self._tokens, database, clock),
+            OperationRoutes(self._status, database),
+        )
+        return [route for noun in nouns for route in noun.routes()]
+
+    # What the API shows of the node
+
+    def _card_extras(self) -> dict[str, Any]:
+        """What NodeInfo says beside the identity: the office's contact, as configured."""
+        node = self._settings.node
+        contact = {"email": node.contact_email, "website": node.contact_website}
+        known = {key: value for key, value in contact.items() if value is not None}
+        return {"contact": known} if known else {}
+
+    async def _statistics(self) -> dict[str, int]:
+        async with self._database.snapshot() as reader:
+            return {"materials_active": await self._registry.count_active(reader)}
+
+    async def _status(self) -> dict[str, Any]:
+        peers = await self._federation.peer_list()
+        writer = self._database.statistics
+        return {
+            "node": self._identity.node_id,
+            "version": loopd.__version__,
+            "endpoint": self._identity.endpoint,
+            "fingerprint": self._identity.key.public.fingerprint,
+            "started_at": format_timestamp(self._started_at_ms),
+            **await self._statistics(),
+            "peers": dict(Counter(peer["health"] or peer["status"] for peer in peers)),
+            "queued": sum(peer["queue"] for peer in peers),
+            "announcements": dict(self._decisions),
+            "writes": {"units": writer.units, "commits": writer.commits, "waiting": writer.waiting},
+        }
+
+    # What the modules want of each other
+
+    async def _fetch_signals(self, node: KnownNode, requests: NodeRequests) -> None:
+        """Fetch the signals that a peer publishes, when it is time to."""
+        if self._signals.due(self._database.points, [node.node_id]):
+            await self._refresh_signals(node, requests)
+
+    async def _refresh_signals_of(self, node_id: str) -> None:
+        """Ask a node for its signals now, because somebody waits for a cost."""
+        node = nodes.find(self._database.points, node_id)
+        if node is not None:
+            await self._refresh_signals(node, self._federation.requests)
+
+    async def _refresh_signals(self, node: KnownNode, requests: NodeRequests) -> None:
+        destination = Destination(node.endpoint, node.node_id, node.named_by_operator)
+        try:
+            answer = await requests.get(destination, SIGNALS_PATH)
+            document = check_document(answer.body, "LoopSignalConfig")
+            await self._database.write(lambda tx: self._signals.remember(tx, node.node_id, document))
+        except (DialError, Refusal) as error:
+            log.info("signals_not_fetched", node=node.node_id, error=str(error))
+
+
+async def serve(directory: NodeDirectory, settings: Settings) -> None:
+    """Run a node until SIGTERM or SIGINT. Whoever calls holds the directory's lock."""
+    manager = ServiceManager.from_environment()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    identity = identity_of(settings, directory)
+    async with AsyncExitStack() as stack:
+        manager.extend_timeout(START_EXTENSION_S)
+        database = await stack.enter_async_context(
+            await Database.open(directory.database_file, settings.database, SystemClock())
+        )
+        guard = DialGuard(settings.federation.allowed_networks, settings.daemon.development)
+        client = PeerClient(guard, tls.client_context(settings.tls.ca_file), SystemClock())
+        stack.push_async_callback(client.close)
+        node = Node(settings, identity, database, client)
+        public, admin = node.apps()
+        host, port = await _listen(directory, settings, public, admin)
+        await node.start()
+        stack.push_async_callback(node.stop)
+        watchdog = asyncio.create_task(manager.keep_watchdog_fed(), name="watchdog")
+        stack.callback(watchdog.cancel)
+        log.info("ready", node=identity.node_id, listen=f"{host}:{port}", endpoint=identity.endpoint)
+        manager.ready(f"{identity.node_id} serves on {host}:{port}")
+        await stop.wait()
+        log.info("stopping", node=identity.node_id)
+        manager.stopping()
+        await asyncio.gather(*(app.close(settings.daemon.shutdown_timeout_s) for app in (public, admin)))
+    log.info("stopped", node=identity.node_id)
+
+
+async def _listen(directory: NodeDirectory, settings: Settings, public: App, admin: App) -> tuple[str, int]:
+    if settings.api.admin_listen == "unix":
+        directory.admin_socket.unlink(missing_ok=True)
+        await admin.listen_unix(directory.admin_socket)
+    else:
+        await admin.listen_tcp(*parse_listen_address(settings.api.admin_listen))
+    context = tls.server_context(settings.tls.certificate, settings.tls.key)
+    return await public.listen_tcp(*parse_listen_address(settings.api.listen), context)
+
+
+def run(directory: NodeDirectory, settings: Settings) -> None:
+    """Run a node until it is told to stop; uvloop is used where it is installed."""
+    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+        runner.run(serve(directory, settings))
+
+
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        uvloop = importlib.import_module("uvloop")
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
