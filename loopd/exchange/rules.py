@@ -11,11 +11,12 @@ from typing import Any, Final
 from loopd.protocol.errors import Invalid
 from loopd.protocol.geo import Location, between_km
 from loopd.protocol.lifecycle import Lifecycle
-from loopd.protocol.limits import DISTANCE_MAX_KM
+from loopd.protocol.limits import BID_MAX_VALIDITY_S, DISTANCE_MAX_KM
 from loopd.protocol.loopcost import LoopCost, cross_node_cost, distance_in_cost, local_cost
 from loopd.protocol.money import MINOR_PER_LC, parse_amount
 from loopd.protocol.quantity import Quantity, parse_quantity
 from loopd.protocol.subjects import SubjectKind
+from loopd.protocol.timestamps import format_timestamp, parse_timestamp
 from loopd.protocol.vocabulary import DEFAULT_SIGNAL
 from loopd.signals.rules import SignalReading
 
@@ -26,19 +27,20 @@ _ANNOUNCED_PRECISION_DEGREES: Final = Decimal("0.01")
 # A business of this city: no place for an @, a capital or a blank, so for no mail address and hardly for a name.
 _LOCAL_BIDDER: Final = re.compile(r"[a-z0-9-]{2,80}", re.ASCII)
 
-# This node's bid at another city, seen from here. The owner's word is final, even over a bid that was replaced here:
-# the replacement may not have reached the owner before it decided.
+# This node's bid at another city, as it is known here. The owner's word may follow anything: the answer that would have
+# told of its acceptance can get lost, and a replacement can come after the owner has decided.
+_OWNERS_WORD: Final = ("selected", "declined")
 MADE_BID: Final = Lifecycle(
     "Bid made",
     ("queued",),
     {
-        "queued": ("accepted", "refused", "replaced", "expired", "selected", "declined"),
-        "accepted": ("replaced", "expired", "selected", "declined"),
-        "replaced": ("selected", "declined"),
-        "expired": ("selected", "declined"),
-        "refused": (),
-        "selected": (),
-        "declined": (),
+        "queued": ("accepted", "refused", "replaced", "expired", *_OWNERS_WORD),
+        "accepted": ("replaced", "expired", *_OWNERS_WORD),
+        "refused": _OWNERS_WORD,
+        "replaced": _OWNERS_WORD,
+        "expired": _OWNERS_WORD,
+        "selected": ("declined",),
+        "declined": ("selected",),
     },
 )
 
@@ -255,7 +257,7 @@ def read_price(value: Mapping[str, Any], key: str) -> int:
         raise invalid("bad_amount", f"/{key}", str(error)) from None
 
 
-def read_terms(value: Mapping[str, Any], default_unit: str) -> Terms:
+def read_terms(value: Mapping[str, Any], default_unit: str | None) -> Terms:
     """The terms in a MaterialOffer or in a bidder's request whose form is checked.
 
     Invalid (400) with the place: `bad_amount`, `bad_quantity`, `bad_distance`.
@@ -264,7 +266,7 @@ def read_terms(value: Mapping[str, Any], default_unit: str) -> Terms:
     quantity = None
     if value.get("quantity") is not None:
         try:
-            quantity = parse_quantity(value["quantity"], value.get("unit") or default_unit)
+            quantity = parse_quantity(value["quantity"], value.get("unit") or default_unit or "")
         except ValueError as error:
             raise invalid("bad_quantity", "/quantity", str(error)) from None
         if quantity.value == 0:
@@ -277,9 +279,40 @@ def read_terms(value: Mapping[str, Any], default_unit: str) -> Terms:
     return Terms(base_minor, quantity, distance_km)
 
 
-def check_quantity(terms: Terms, whole: Quantity) -> None:
+def read_moment(value: Mapping[str, Any], key: str) -> int:
+    """A timestamp of a document; Invalid (400) `bad_time` with its pointer."""
+    try:
+        moment_ms = parse_timestamp(value[key])
+        # An offset can push the year out of 1 to 9999.
+        format_timestamp(moment_ms)
+    except (TypeError, ValueError, OverflowError):
+        raise invalid("bad_time", f"/{key}", "a time is ISO 8601 with a zone, in the years 1 to 9999") from None
+    return moment_ms
+
+
+def read_validity(value: Mapping[str, Any], now_ms: int) -> int | None:
+    """The end of a bid as its maker asks for it, `valid_until` or `valid_for_s`; None where it leaves that open.
+
+    Invalid (400): `bad_time` for both at once or an unreadable one, `expired` for one that has passed.
+    """
+    if value.get("valid_until") is not None and value.get("valid_for_s") is not None:
+        raise invalid("bad_time", "/valid_for_s", "a bid has one end: valid_until or valid_for_s")
+    if value.get("valid_for_s") is not None:
+        until_ms = now_ms + int(value["valid_for_s"]) * 1000
+    elif value.get("valid_until") is not None:
+        until_ms = read_moment(value, "valid_until")
+    else:
+        return None
+    if until_ms <= now_ms:
+        raise invalid("expired", "/valid_until", "a bid ends in the future")
+    if until_ms > now_ms + BID_MAX_VALIDITY_S * 1000:
+        raise invalid("bad_time", "/valid_until", f"a bid is valid for at most {BID_MAX_VALIDITY_S} s")
+    return until_ms
+
+
+def check_quantity(terms: Terms, whole: Quantity | None) -> None:
     """Invalid (400) where a bid wants what cannot be had: `unit_mismatch`, `quantity_above_available`."""
-    if terms.quantity is None:
+    if terms.quantity is None or whole is None:
         return
     if terms.quantity.dimension is not whole.dimension:
         raise invalid("unit_mismatch", "/unit", f"{terms.quantity.unit} cannot be compared with {whole.unit}")

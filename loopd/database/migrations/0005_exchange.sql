@@ -26,6 +26,7 @@ CREATE TABLE bid (
     export_minor INTEGER,
     import_minor INTEGER,
     distance_minor INTEGER,
+    stale_signals INTEGER,
     CHECK ((quantity IS NULL) = (unit IS NULL))
 ) STRICT;
 -- One live bid for each subject and buyer; also the order in which a subject's bids are read.
@@ -65,8 +66,7 @@ CREATE TABLE made_bid (
     state TEXT NOT NULL CHECK
         (state IN ('queued', 'accepted', 'refused', 'replaced', 'expired', 'selected', 'declined')),
     reason TEXT,
-    -- The number under which the owner keeps it, and the newest version of its fate that the owner told.
-    owner_number INTEGER,
+    -- The newest version of its fate that the owner told.
     version INTEGER NOT NULL DEFAULT 0,
     changed_at_ms INTEGER NOT NULL,
     CHECK ((quantity IS NULL) = (unit IS NULL))
