@@ -5,6 +5,19 @@ from decimal import Decimal
 # Documents: beyond these the answer is 413 or 400, before any further work.
 DOCUMENT_MAX_BYTES = 1024 * 1024
 JSON_MAX_DEPTH = 64
+# Numbers: what a double reaches, since that is what most readers of JSON hold, with digits to spare. Beyond: 400.
+NUMBER_MAX_CHARACTERS = 100
+NUMBER_MAX_EXPONENT = 308
+# Violations listed in one refusal; who sent more of them mends these first.
+VIOLATIONS_MAX = 100
+# A document of more values than this has only its first violation explained: listing all would hold up the others.
+EXPLAINED_VALUES_MAX = 2_000
+
+# JSON-LD in another form than the published one goes through a general processor, at a hundred times the cost. Beyond:
+# 400 with `bad_json_ld`.
+JSON_LD_MAX_BYTES = 64 * 1024
+JSON_LD_MAX_CONTEXTS = 16
+JSON_LD_MAX_TERMS = 256
 
 # Lists: a page size outside these bounds is 400.
 LIST_LIMIT_MIN = 1
