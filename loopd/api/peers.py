@@ -96,7 +96,7 @@ class PeerRoutes:
         ]
 
     async def _list(self, request: Request) -> Answer:
-        return json_answer({"results": await self._federation.peer_list()})
+        return json_answer({"peers": await self._federation.peer_list()})
 
     async def _add(self, request: Request) -> Answer:
         value = _object(request.body, {"url", "auth"})

@@ -65,10 +65,10 @@ class PublicKey:
         return ":".join(groups)
 
     def to_pem(self) -> str:
-        """PEM SubjectPublicKeyInfo (RFC 8410), the form in which keys travel."""
+        """PEM SubjectPublicKeyInfo (RFC 8410), the form in which keys travel: without a line break at its end (§9.1)."""
         key = Ed25519PublicKey.from_public_bytes(self.raw)
         pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-        return pem.decode("ascii")
+        return pem.decode("ascii").rstrip("\n")
 
     @classmethod
     def from_pem(cls, text: str) -> "PublicKey":

@@ -94,7 +94,7 @@ def test_the_key_id_and_the_fingerprint_are_of_the_raw_key() -> None:
 def test_pem_is_the_subject_public_key_info_of_rfc_8410() -> None:
     # RFC 8410 §10.1 and §4: the algorithm identifier 1.3.101.112, then the 32 bytes as a bit string.
     der = bytes.fromhex("302a300506032b6570032100") + KEY.public.raw
-    expected = f"-----BEGIN PUBLIC KEY-----\n{base64.b64encode(der).decode()}\n-----END PUBLIC KEY-----\n"
+    expected = f"-----BEGIN PUBLIC KEY-----\n{base64.b64encode(der).decode()}\n-----END PUBLIC KEY-----"
     assert KEY.public.to_pem() == expected
     assert PublicKey.from_pem(expected) == KEY.public
     assert PublicKey.from_pem(expected.strip()) == KEY.public
