@@ -25,8 +25,6 @@ from loopd.protocol.errors import Invalid, NotFound, Refusal, Unavailable
 _NO_ROUTE: Final = "(none)"
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
-_log = structlog.get_logger(__name__)
-
 
 @dataclass(slots=True)
 class Serving:
@@ -59,6 +57,8 @@ class Dispatcher:
         self._node_authenticator = node_authenticator
         self._addresses = ClientAddresses(settings.trusted_proxies)
         self._bodies = BodyBudget()
+        # Bound once: a line that the level leaves out then costs next to nothing.
+        self._log = structlog.get_logger(__name__).bind()
         self._idle: asyncio.Event | None = None
         self.running = 0
 
@@ -105,7 +105,7 @@ class Dispatcher:
         except MethodNotAllowed as mismatch:
             answer = _method_answer(http.method, mismatch)
         except Exception:
-            _log.exception("a request failed", route=route.key if route else _NO_ROUTE)
+            self._log.exception("a request failed", route=route.key if route else _NO_ROUTE)
             answer = bug_answer()
         finally:
             self.running -= 1
@@ -164,7 +164,7 @@ class Dispatcher:
     ) -> web.StreamResponse:
         name = route.key if route is not None else _NO_ROUTE
         self._metrics.observe(name, answer.status, seconds)
-        log = _log.debug if http.method in _READING else _log.info
+        log = self._log.debug if http.method in _READING else self._log.info
         log("request", route=name, status=answer.status, duration_ms=round(seconds * 1000, 2))
         if not isinstance(answer, Answer):
             return answer

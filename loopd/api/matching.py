@@ -21,7 +21,8 @@ class MethodNotAllowed(Exception):
 
 @dataclass(slots=True)
 class _Node:
-    routes: dict[str, Route] = field(default_factory=dict)
+    # method -> the route and the names of its path's parameters
+    routes: dict[str, tuple[Route, tuple[str, ...]]] = field(default_factory=dict)
     fixed: dict[str, "_Node"] = field(default_factory=dict)
     parameter: "_Node | None" = None
 
@@ -33,7 +34,7 @@ class _Node:
 
 
 class RouteTable:
-    """All routes of one listener, as a tree of path segments. A fixed segment goes before a parameter."""
+    """All routes of one listener, as a tree of path segments. Where a fixed segment fits, no parameter is tried."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._root = _Node()
@@ -47,35 +48,29 @@ class RouteTable:
                     node = node.fixed.setdefault(segment, _Node())
             if route.method in node.routes:
                 raise ValueError(f"{route.key} is declared twice")
-            node.routes[route.method] = route
+            node.routes[route.method] = (route, route.parameter_names)
 
     def find(self, method: str, path: str) -> tuple[Route, Mapping[str, str]]:
         """The route and its decoded parameters. NotFound `unknown_path` or `not_found`, or MethodNotAllowed."""
+        node: _Node | None = self._root
         values: list[str] = []
-        node = self._descend(self._root, path[1:].split("/"), 0, values)
-        if node is None:
+        for segment in path[1:].split("/"):
+            if node is None:
+                break
+            following = node.fixed.get(segment)
+            if following is None and segment:
+                following = node.parameter
+                values.append(segment)
+            node = following
+        if node is None or not node.routes:
             raise NotFound("unknown_path", "There is nothing at this path; /docs lists what there is.")
-        route = node.routes.get("GET" if method == "HEAD" else method)
-        if route is None:
+        found = node.routes.get("GET" if method == "HEAD" else method)
+        if found is None:
             raise MethodNotAllowed(node.allowed())
+        route, names = found
         if not values:
             return route, _NO_PARAMETERS
-        return route, {name: _decode_id(value) for name, value in zip(route.parameter_names, values, strict=True)}
-
-    def _descend(self, node: _Node, segments: list[str], index: int, values: list[str]) -> _Node | None:
-        if index == len(segments):
-            return node if node.routes else None
-        segment = segments[index]
-        fixed = node.fixed.get(segment)
-        if fixed is not None and (found := self._descend(fixed, segments, index + 1, values)) is not None:
-            return found
-        if node.parameter is None or not segment:
-            return None
-        values.append(segment)
-        found = self._descend(node.parameter, segments, index + 1, values)
-        if found is None:
-            values.pop()
-        return found
+        return route, {name: _decode_id(value) for name, value in zip(names, values, strict=True)}
 
 
 def _decode_id(text: str) -> str:

@@ -43,6 +43,14 @@ _SECURITY_SCHEMES: Final[Mapping[str, Any]] = {
 }
 
 
+def entity_schemas(documents: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Entities' schemas by their names, from the schema files' contents: a file holds one, or several under `$defs`."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for document in documents:
+        found.update(document.get("$defs") or {document["title"]: document})
+    return found
+
+
 def openapi_document(
     routes: Sequence[Route], schemas: Schemas, *, title: str, version: str, server_url: str = "/"
 ) -> dict[str, Any]:
@@ -194,19 +202,16 @@ def _rewritten(value: Any, name: str, schemas: Schemas) -> Any:
 
 
 def _component_pointer(reference: str, name: str, schemas: Schemas) -> str:
-    """Where a reference of one schema file stands in the whole description."""
+    """Where a reference inside the schema `name` stands in the whole description."""
     if reference.startswith("#/components/"):
         return reference
     document, _, fragment = reference.partition("#")
     if document:
-        matching = [
-            other
-            for other, schema in schemas.items()
-            if schema.get("$id") == document or str(schema.get("$id", "")).rsplit("/", 1)[-1] == document
-        ]
-        if not matching:
-            raise ValueError(f"{name} refers to {reference}, which there is not")
-        name = matching[0]
+        raise ValueError(f"the schema {name} refers to another file: {reference}")
+    if fragment.startswith("/$defs/"):
+        entity = fragment.split("/")[2]
+        if entity not in schemas[name].get("$defs", {}) and entity in schemas:
+            name, fragment = entity, fragment.removeprefix(f"/$defs/{entity}")
     return f"#/components/schemas/{name}{fragment}"
 
 
