@@ -56,7 +56,10 @@ def load_settings(directory: Path, environment: Mapping[str, str] | None = None)
 
 def parse_settings(text: str, file_name: str, environment: Mapping[str, str]) -> Settings:
     """The settings in the text of a file and in the environment; paths stay as written."""
-    return _Loader(file_name, text).load(environment)
+    try:
+        return _Loader(file_name, text).load(environment)
+    except RecursionError:
+        raise SettingsError([Problem(file_name, "", "values are nested too deep")]) from None
 
 
 @dataclass
@@ -133,6 +136,9 @@ class _Loader:
             if setting is None:
                 self.problems.append(Problem(variable, "", _unknown("variable", variable, by_variable, listed=False)))
                 continue
+            if not _is_unicode(environment[variable]):
+                self.problems.append(Problem(variable, setting.name, "is not UTF-8 text"))
+                continue
             # Where the section stands in the file as something else than a table, that is reported already.
             self.values.setdefault(setting.section, {})[setting.key] = from_text(environment[variable], setting.shape)
             self.variables[(setting.section, setting.key)] = variable
@@ -150,6 +156,8 @@ class _Loader:
     def _explain(self, path: tuple[str, ...], details: list[ErrorDetails]) -> None:
         first = details[0]
         match first["type"]:
+            case _ if not path:
+                self.problems.append(Problem(self.file_name, "", _plain_message(first)))
             case "extra_forbidden" if len(path) > 1:
                 keys = [key for section, key in self.known if section == path[0]]
                 self._add(path, None, _unknown("setting", path[1], keys), shown=False)
@@ -217,6 +225,15 @@ def from_text(text: str, shape: Shape) -> Any:
             return _json(text)
         case Kind.TEXT:
             return text
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether the variable's bytes were UTF-8; Python keeps others as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _number(text: str) -> float | str:
