@@ -10,8 +10,7 @@ from loopd.api.idempotency import Write
 from loopd.api.requests import Request
 from loopd.api.routes import LIMIT, Body, QueryParameter, Route, Scope, Success
 from loopd.database import Database, Tx
-from loopd.protocol.documents import check_document
-from loopd.protocol.json_text import dump_json
+from loopd.protocol.documents import check_document, dump_json
 from loopd.protocol.subjects import SubjectKind
 from loopd.registry.service import Registry
 

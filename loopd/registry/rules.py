@@ -1,11 +1,13 @@
 """What the registries decide, as pure functions: what a record says, what follows a state, what counts as the same."""
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from loopd.protocol.documents import Document, dump_json, read_json
 from loopd.protocol.errors import Conflict, Invalid
 from loopd.protocol.geo import Location
 from loopd.protocol.ids import SUBJECT_ID_MAX_CHARACTERS, is_material_id, is_product_id
@@ -22,6 +24,9 @@ CATEGORY_KEY: Mapping[SubjectKind, str] = {SubjectKind.MATERIAL: "category", Sub
 
 # 10^15 t in kilograms has 19 digits before the point, a billionth of a gram in kilograms 12 behind it.
 BASE_QUANTITY_FORMAT = "032.12f"
+
+# The usual beginning of a document in LOOP's own terms.
+_PLAIN_BEGINNING = re.compile(rb'\s*\{\s*"@context"\s*:\s*"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,16 @@ def facts_of(document_type: str, value: Mapping[str, Any]) -> Facts:
     )
     condition = value["condition"] if kind is SubjectKind.PRODUCT else None
     return Facts(subject, value["current_city"], condition)
+
+
+def compacted_text(document: Document) -> bytes | None:
+    """The document in LOOP's own terms where it was sent in another form of JSON-LD, else None."""
+    # Seldom is the text to be read a second time: a context that is a string mostly comes first.
+    if _PLAIN_BEGINNING.match(document.received):
+        return None
+    sent = read_json(document.received)
+    plain = isinstance(sent, dict) and isinstance(sent.get("@context"), str)
+    return None if plain else dump_json(document.value)
 
 
 def base_quantity_text(quantity: Quantity) -> str:

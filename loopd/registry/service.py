@@ -8,14 +8,21 @@ from typing import Any, Protocol
 from loopd.audit.service import AuditKind, AuditLog
 from loopd.clock import Clock
 from loopd.database import RowSource, Tx
-from loopd.protocol.documents import Document
+from loopd.protocol.documents import Document, read_json
 from loopd.protocol.errors import Conflict, NotFound
-from loopd.protocol.json_text import read_json
 from loopd.protocol.limits import LIST_MAX_BYTES
 from loopd.protocol.subjects import Subject, SubjectKind, SubjectState
 from loopd.protocol.timestamps import format_timestamp
 from loopd.registry import tables
-from loopd.registry.rules import check_transition, facts_of, has_expired, is_available, same_city, same_json
+from loopd.registry.rules import (
+    check_transition,
+    compacted_text,
+    facts_of,
+    has_expired,
+    is_available,
+    same_city,
+    same_json,
+)
 from loopd.registry.tables import Reader, Record, UpdateText
 
 REGISTERED = "registered"
@@ -88,7 +95,7 @@ class Registry:
         """
         facts = facts_of(document.type, document.value)
         subject = facts.subject
-        record = tables.insert_record(tx, facts, document.received, document.compacted, self._clock.now_ms())
+        record = tables.insert_record(tx, facts, document.received, compacted_text(document), self._clock.now_ms())
         if record is None:
             return Registration(self._same_record(tx, document, subject), created=False)
         self._audit.append(
@@ -120,7 +127,7 @@ class Registry:
                 raise _other_content("update")
             return StatusChange(value["id"], earlier.changed_at_ms, created=False)
         record = self.require(tx, SubjectKind.MATERIAL, value["material_id"])
-        update = UpdateText(update_id, document.received, document.compacted)
+        update = UpdateText(update_id, document.received, compacted_text(document))
         changed = self._change(tx, record, SubjectState(value["status"]), value.get("reason"), update)
         return StatusChange(value["id"], changed.state_changed_at_ms, created=True)
 
@@ -199,16 +206,17 @@ class Registry:
 
     def view_of(self, record: Record, received: Mapping[str, Any]) -> dict[str, Any]:
         """`view` for a caller that has read the document already."""
-        state, changed_at_ms = record.subject.state.value, record.state_changed_at_ms
-        expires_ms = record.subject.expires_ms
-        open_ended = expires_ms is None or record.subject.state is SubjectState.WITHDRAWN
-        if not open_ended and has_expired(expires_ms, self._clock.now_ms()):
-            state, changed_at_ms = EXPIRED, expires_ms
+        subject = record.subject
+        status, updated_at_ms = subject.state.value, record.state_changed_at_ms
+        # Withdrawn is final: no later expiry hides it.
+        expires_ms = None if subject.state is SubjectState.WITHDRAWN else subject.expires_ms
+        if expires_ms is not None and has_expired(expires_ms, self._clock.now_ms()):
+            status, updated_at_ms = EXPIRED, expires_ms
         return {
             **received,
             "current_city": record.current_city,
             "status": REGISTERED,
-            "availability": {"status": state, "updated_at": format_timestamp(changed_at_ms)},
+            "availability": {"status": status, "updated_at": format_timestamp(updated_at_ms)},
         }
 
     def _same_record(self, tx: Tx, document: Document, subject: Subject) -> Record:

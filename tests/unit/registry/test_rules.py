@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loopd.protocol.documents import Document
 from loopd.protocol.errors import Conflict, Invalid
 from loopd.protocol.geo import Location
 from loopd.protocol.lifecycle import MATERIAL_STATUS
@@ -15,6 +16,7 @@ from loopd.protocol.subjects import SubjectKind, SubjectState
 from loopd.registry.rules import (
     base_quantity_text,
     check_transition,
+    compacted_text,
     facts_of,
     has_expired,
     is_available,
@@ -94,6 +96,18 @@ def test_what_cannot_be_kept_is_refused_with_its_place(changes: dict[str, Any], 
 )
 def test_the_edges_are_kept(changes: dict[str, Any]) -> None:
     assert facts_of("MaterialDNA", MATERIAL | changes).current_city == "Munich"
+
+
+@pytest.mark.parametrize("beginning", ['{"@context":"', ' {\n "@context" : "'])
+def test_a_plain_document_is_stored_as_sent(beginning: str) -> None:
+    assert compacted_text(Document("MaterialDNA", {"@context": "x"}, f'{beginning}x"}}'.encode())) is None
+    assert compacted_text(Document("MaterialDNA", {"@context": "x"}, b'{"id": 1, "@context": "x"}')) is None
+
+
+@pytest.mark.parametrize("sent", [b'{"@context": ["x"], "id": 1}', b'[{"@context": "x"}]', b'{"a": {"@context": "x"}}'])
+def test_another_form_is_stored_with_its_compacted_text(sent: bytes) -> None:
+    value = {"@context": "x", "quality": Decimal("0.50")}
+    assert compacted_text(Document("MaterialDNA", value, sent)) == b'{"@context":"x","quality":0.50}'
 
 
 quantities = st.builds(
