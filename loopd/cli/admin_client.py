@@ -39,7 +39,7 @@ class AdminRefused(Failure):
         self.status = status
         self.reason = details.get("reason", "")
         self.details = details
-        super().__init__(f"{message} [{self.reason}]" if self.reason else message)
+        super().__init__(message)
 
 
 class AdminClient:
@@ -124,10 +124,12 @@ def _read(status: int, body: bytes) -> Any:
 
 
 def _explained(error: dict[str, Any]) -> str:
-    """The refusal's sentence, and below it each place that is wrong."""
-    lines = [str(error.get("message", "the daemon refused"))]
-    details = error.get("details")
-    errors = details.get("errors") if isinstance(details, dict) else None
+    """The refusal's sentence with its reason, and below it each place that is wrong."""
+    given = error.get("details")
+    details: dict[str, Any] = given if isinstance(given, dict) else {}
+    sentence = error.get("message", "the daemon refused")
+    lines = [f"{sentence} [{details['reason']}]" if details.get("reason") else str(sentence)]
+    errors = details.get("errors")
     for entry in errors if isinstance(errors, list) else []:
         if isinstance(entry, dict):
             lines.append(f"  {entry.get('pointer') or '/'}: {entry.get('message') or entry.get('rule') or 'wrong'}")

@@ -72,9 +72,9 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def cell(value: Any) -> str:
     """A value as one line of text. What other nodes sent must not steer the terminal, so control characters go."""
+    if value is None or value in ("", [], {}):
+        return EMPTY
     match value:
-        case None | "" | [] | {}:
-            return EMPTY
         case bool():
             return "yes" if value else "no"
         case str() | int() | float() | Decimal():

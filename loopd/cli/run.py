@@ -2,6 +2,7 @@
 
 import click
 
+from loopd.cli.failure import Failure
 from loopd.cli.options import directory_argument
 from loopd.directory import NodeDirectory
 from loopd.observe.logging import configure_logging
@@ -18,6 +19,10 @@ def run(directory: NodeDirectory) -> None:
     settings = load_settings(directory.root)
     configure_logging(settings.log)
     with directory.lock():
-        from loopd import daemon
+        # Imported only here: the other commands need none of the daemon's parts.
+        from loopd.daemon import run as run_daemon
 
-        daemon.run(directory, settings)
+        try:
+            run_daemon(directory, settings)
+        except OSError as error:
+            raise Failure(f"the daemon could not go on: {error.strerror or error}") from error
