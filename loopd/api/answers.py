@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any, Final
 
-import orjson
 from aiohttp import web
 from multidict import CIMultiDict
 
 from loopd.protocol.errors import Refusal
+from loopd.protocol.json_text import dump_json
 
 LD_JSON: Final = "application/ld+json"
 JSON: Final = "application/json"
@@ -40,27 +39,14 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def _as_json(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return orjson.Fragment(format(value, "f"))
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
-def json_bytes(value: Any) -> bytes:
-    """Compact JSON; a Decimal keeps its exact digits."""
-    return orjson.dumps(value, default=_as_json)
-
-
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
     """Lists, receipts and all else that is no entity: `application/json`."""
-    return Answer(status, json_bytes(value), JSON, headers or {})
+    return Answer(status, dump_json(value), JSON, headers or {})
 
 
 def entity_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
     """An entity: `application/ld+json`. `value` may be its bytes."""
-    body = value if isinstance(value, bytes) else json_bytes(value)
+    body = value if isinstance(value, bytes) else dump_json(value)
     return Answer(status, body, LD_JSON, headers or {})
 
 
@@ -76,13 +62,13 @@ def refusal_answer(refusal: Refusal) -> Answer:
         headers["Retry-After"] = str(max(1, refusal.retry_after_s))
     if challenge := _TOKEN_REASONS.get(refusal.reason):
         headers["WWW-Authenticate"] = challenge
-    return Answer(refusal.status, json_bytes(refusal.envelope()), JSON, headers)
+    return Answer(refusal.status, dump_json(refusal.envelope()), JSON, headers)
 
 
 def bug_answer() -> Answer:
     """500: our own bug, told without any detail."""
     error = {"code": "INTERNAL_ERROR", "message": "The node failed; the request's id finds the cause in its log."}
-    return Answer(500, json_bytes({"error": {**error, "details": {"reason": "internal_error"}}}), JSON)
+    return Answer(500, dump_json({"error": {**error, "details": {"reason": "internal_error"}}}), JSON)
 
 
 def http_response(answer: Answer, request_id: str) -> web.Response:

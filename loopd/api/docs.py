@@ -7,10 +7,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from loopd.api.answers import Answer, html_answer, json_bytes
+from loopd.api.answers import Answer, html_answer
 from loopd.api.openapi import Schemas, nouns_of, openapi_document
 from loopd.api.requests import Request
 from loopd.api.routes import Access, Body, Route, Scope, Success, refusals_of
+from loopd.protocol.json_text import dump_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,7 @@ class DocsRoutes:
         document = openapi_document(
             routes, schemas, title=identity.title, version=identity.version, server_url=identity.base_url
         )
-        self._openapi = json_bytes(document)
+        self._openapi = dump_json(document)
         self._page = _render(routes, document, identity)
 
     def routes(self) -> list[Route]:

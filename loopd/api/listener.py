@@ -11,11 +11,12 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from loopd.api.answers import http_response, json_bytes, refusal_answer
+from loopd.api.answers import http_response, refusal_answer
 from loopd.api.client_address import ClientAddresses, client_key
 from loopd.api.request_context import begin_request
 from loopd.api.settings import ApiSettings
 from loopd.protocol.errors import Invalid, Unavailable
+from loopd.protocol.json_text import dump_json
 
 HttpHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -29,7 +30,7 @@ _FULL = Unavailable("overloaded", "Too many connections.", retry_after_s=5)
 
 
 def _refusal_bytes(refusal: Unavailable) -> bytes:
-    body = json_bytes(refusal.envelope())
+    body = dump_json(refusal.envelope())
     head = (
         "HTTP/1.1 503 Service Unavailable\r\n"
         "Content-Type: application/json\r\n"

@@ -1,6 +1,5 @@
 """`/admin/v1/tokens`: the operator makes, lists and revokes tokens."""
 
-import json
 from typing import Any
 
 from loopd.api.answers import Answer, json_answer
@@ -11,6 +10,7 @@ from loopd.clock import Clock
 from loopd.database.database import Database
 from loopd.database.writer import Tx
 from loopd.protocol.errors import Invalid, NotFound
+from loopd.protocol.json_text import read_json
 from loopd.protocol.limits import TOKEN_TTL_DEFAULT_S, TOKEN_TTL_MAX_S, TOKEN_TTL_MIN_S
 from loopd.protocol.timestamps import format_timestamp
 
@@ -135,10 +135,7 @@ class TokenRoutes:
 
 
 def _read(body: bytes) -> tuple[list[str], int]:
-    try:
-        value: Any = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Invalid("not_json", "The body is not JSON.") from error
+    value = read_json(body)
     if not isinstance(value, dict) or set(value) - {"scopes", "ttl_s"}:
         raise Invalid("schema", "The body is an object with scopes and, if wished, ttl_s.")
     scopes = value.get("scopes")
