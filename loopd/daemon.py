@@ -26,12 +26,13 @@ from loopd.api.material import MaterialRoutes
 from loopd.api.material_status import MaterialStatusRoutes
 from loopd.api.metrics import RequestMetrics
 from loopd.api.node import NodeRoutes
-from loopd.api.node_effects import NodeRequestWriter
+from loopd.api.node_effects import Effect, NodeRequestWriter
 from loopd.api.offers import OfferRoutes
 from loopd.api.openapi import entity_schemas
 from loopd.api.operation import OperationRoutes
 from loopd.api.peers import PeerRoutes
 from loopd.api.product import ProductRoutes
+from loopd.api.requests import Request
 from loopd.api.routes import Route
 from loopd.api.settings import parse_listen_address
 from loopd.api.signals import SignalRoutes
@@ -59,6 +60,7 @@ from loopd.protocol.nodes import KnownNode
 from loopd.protocol.schemas import ENTITIES_BY_FILE, schema_file
 from loopd.protocol.signing import API_ROOT
 from loopd.protocol.timestamps import format_timestamp
+from loopd.protocol.vocabulary import DEFAULT_SIGNAL
 from loopd.registry.service import Registry
 from loopd.settings import Settings
 from loopd.signals.service import Signals
@@ -120,6 +122,7 @@ class Node:
         )
         self._tokens = TokenStore(database, self._clock)
         self._metrics = RequestMetrics()
+        self._node_requests = NodeRequestWriter(database, self._clock)
 
     async def start(self) -> None:
         """Begin to probe, send and renew."""
@@ -159,7 +162,7 @@ class Node:
     def _routes(self) -> list[Route]:
         database, clock = self._database, self._clock
         write = IdempotentWriter(database, clock).write
-        once = NodeRequestWriter(database, clock).accept_once
+        once = self._node_requests.accept_once
         nouns = (
             HealthRoutes(database, clock, self._identity.node_id, loopd.__version__),
             NodeRoutes(self._identity, self._statistics, self._card_extras()),
@@ -169,7 +172,7 @@ class Node:
             SignalRoutes(self._signals),
             FederationRoutes(self._identity, self._federation, database, clock),
             FederateAnnounceRoutes(self._federation.flooding),
-            FederateOfferRoutes(self._exchange, once),
+            FederateOfferRoutes(self._exchange, self._take_bid),
             FederateMirrorRoutes(self._exchange, once),
             OfferRoutes(self._exchange, database, write, self._refresh_signals_of),
             PeerRoutes(self._identity, self._federation),
@@ -213,6 +216,13 @@ class Node:
         """Fetch the signals that a peer publishes, when it is time to."""
         if self._signals.due(self._database.points, [node.node_id]):
             await self._refresh_signals(node, requests)
+
+    async def _take_bid(self, request: Request, effect: Effect) -> int:
+        """Take a node's bid, after a look at its signals where they are unknown: without them it has no rank."""
+        node_id = request.node.node_id
+        if self._signals.basis_points(self._database.points, node_id, DEFAULT_SIGNAL) is None:
+            await self._refresh_signals_of(node_id)
+        return await self._node_requests.accept_once(request, effect)
 
     async def _refresh_signals_of(self, node_id: str) -> None:
         """Ask a node for its signals now, because somebody waits for a cost."""
