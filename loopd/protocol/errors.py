@@ -58,7 +58,8 @@ class Refusal(Exception):
         self.code = CODE_BY_STATUS[status]
         self.reason = reason
         self.message = message
-        self.details: dict[str, Any] = {"reason": reason, **(details or {})}
+        # The reason stands first, and whatever else the details hold cannot replace it.
+        self.details: dict[str, Any] = {"reason": reason} | dict(details or {}) | {"reason": reason}
         self.retry_after_s = retry_after_s
 
     def __repr__(self) -> str:
