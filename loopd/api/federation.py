@@ -32,8 +32,7 @@ _BEFORE = QueryParameter(
 _LISTED = """
 SELECT n.*, m.origin_lat, m.origin_lon FROM node n
 LEFT JOIN message m ON m.message_number = (SELECT max(message_number) FROM message WHERE origin = n.node_id)
-WHERE n.public_key IS NOT NULL
-  AND (n.standing IN ('peer', 'suspended') OR (n.standing = 'introduced' AND m.message_number IS NOT NULL))
+WHERE n.standing IN ('peer', 'suspended') OR (n.standing = 'introduced' AND m.message_number IS NOT NULL)
 ORDER BY n.node_id LIMIT :limit
 """
 
@@ -111,8 +110,6 @@ class FederationRoutes:
         )
 
     def _listed(self, node: KnownNode, lat: float | None, lon: float | None) -> dict[str, Any] | None:
-        if node.public_key is None:
-            return None
         if node.location is not None:
             lat, lon = node.location.lat, node.location.lon
         if lat is None or lon is None:
@@ -122,11 +119,12 @@ class FederationRoutes:
         entry: dict[str, Any] = {
             "id": node.node_id,
             "endpoint": node.endpoint,
-            "public_key": PublicKey(node.public_key).to_pem(),
             "location": {"lat": lat, "lon": lon},
             "status": "suspended" if node.standing is Standing.SUSPENDED else "active",
             "capabilities": sorted(node.features),
         }
+        if node.public_key is not None:
+            entry["public_key"] = PublicKey(node.public_key).to_pem()
         if health is not None:
             entry["status"] = REGISTRY_STATUS[health.state]
             if health.last_success_ms is not None:

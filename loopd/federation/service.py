@@ -251,7 +251,8 @@ class Federation:
                 raise HandshakeFailed(
                     f"{admission.node_id} is pinned to another key here; `peer remove` it first if that is right"
                 )
-            if answer.status == "accepted" or answer.message.startswith("pending"):
+            is_peer = record is not None and record.known.standing is Standing.PEER
+            if answer.status == "accepted" or (answer.message.startswith("pending") and not is_peer):
                 self.handshakes.establish(tx, admission)
                 if admission.public_key is not None:
                     self.flooding.release(tx, admission.node_id, PublicKey(admission.public_key))
