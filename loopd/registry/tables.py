@@ -56,9 +56,9 @@ class StateChange:
     changed_at_ms: int
 
 
-_COLUMNS = """number, subject_id, kind, coalesce(compacted, received) AS document, registered_at_ms, category,
-    condition, quantity, unit, lat, lon, available_from_ms, expires_ms, current_city, state, state_changed_at_ms"""
-_FIND = f"SELECT {_COLUMNS} FROM record WHERE subject_id = ?"
+_SUBJECT = "subject_id, kind, category, quantity, unit, available_from_ms, expires_ms, lat, lon, state"
+_RECORD = f"""number, {_SUBJECT}, coalesce(compacted, received) AS document, condition, current_city, registered_at_ms,
+    state_changed_at_ms"""
 _NEWEST_OF_KIND = "FROM record WHERE kind = ? AND number < ? AND number >= ? ORDER BY number DESC LIMIT ?"
 _NEWEST_OF_CATEGORY = (
     "FROM record WHERE kind = ? AND category = ? AND number < ? AND number >= ? ORDER BY number DESC LIMIT ?"
@@ -111,8 +111,36 @@ def insert_record(
 
 def find_record(source: RowSource, subject_id: str) -> Record | None:
     """The record of an id, by key."""
-    row = source.one(_FIND, (subject_id,))
+    row = source.one(f"SELECT {_RECORD} FROM record WHERE subject_id = ?", (subject_id,))
     return None if row is None else _record(row)
+
+
+def find_subject(source: RowSource, subject_id: str) -> Subject | None:
+    """The flow metadata of an id, by key, without its document."""
+    row = source.one(f"SELECT {_SUBJECT} FROM record WHERE subject_id = ?", (subject_id,))
+    return None if row is None else _subject(row)
+
+
+def available_subjects(source: RowSource, now_ms: int, after_id: str, limit: int) -> list[Subject]:
+    """Subjects that can be had, in the order of their ids, from behind `after_id`."""
+    rows = source.all(
+        f"""SELECT {_SUBJECT} FROM record
+        WHERE subject_id > ? AND state = 'available' AND (expires_ms IS NULL OR expires_ms > ?)
+        ORDER BY subject_id LIMIT ?""",
+        (after_id, now_ms, limit),
+    )
+    return [_subject(row) for row in rows]
+
+
+def subjects_expired_between(source: RowSource, since_ms: int, until_ms: int, limit: int) -> list[Subject]:
+    """Subjects still `available` whose `expires` lies after `since_ms` and not after `until_ms`, earliest first."""
+    rows = source.all(
+        f"""SELECT {_SUBJECT} FROM record
+        WHERE kind IN ('material', 'product') AND state = 'available' AND expires_ms > ? AND expires_ms <= ?
+        ORDER BY expires_ms, number LIMIT ?""",
+        (since_ms, until_ms, limit),
+    )
+    return [_subject(row) for row in rows]
 
 
 async def page_of_records(
@@ -140,7 +168,7 @@ async def page_of_records(
             break
     if not numbers:
         return [], None
-    rows = await reader.all(f"SELECT {_COLUMNS} {newest}", (*chosen, upper, numbers[-1], limit))
+    rows = await reader.all(f"SELECT {_RECORD} {newest}", (*chosen, upper, numbers[-1], limit))
     return [_record(row) for row in rows], numbers[-1] if len(numbers) < len(sizes) else None
 
 
@@ -183,8 +211,19 @@ def find_state_change(source: RowSource, update_id: str) -> StateChange | None:
 
 
 def _record(row: sqlite3.Row) -> Record:
-    location = None if row["lat"] is None else Location(row["lat"], row["lon"])
-    subject = Subject(
+    return Record(
+        number=row["number"],
+        subject=_subject(row),
+        current_city=row["current_city"],
+        condition=row["condition"],
+        document=row["document"],
+        registered_at_ms=row["registered_at_ms"],
+        state_changed_at_ms=row["state_changed_at_ms"],
+    )
+
+
+def _subject(row: sqlite3.Row) -> Subject:
+    return Subject(
         subject_id=row["subject_id"],
         kind=SubjectKind(row["kind"]),
         category=row["category"],
@@ -192,15 +231,6 @@ def _record(row: sqlite3.Row) -> Record:
         unit=row["unit"],
         available_from_ms=row["available_from_ms"],
         expires_ms=row["expires_ms"],
-        location=location,
+        location=None if row["lat"] is None else Location(row["lat"], row["lon"]),
         state=SubjectState(row["state"]),
-    )
-    return Record(
-        number=row["number"],
-        subject=subject,
-        current_city=row["current_city"],
-        condition=row["condition"],
-        document=row["document"],
-        registered_at_ms=row["registered_at_ms"],
-        state_changed_at_ms=row["state_changed_at_ms"],
     )
