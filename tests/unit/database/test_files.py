@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sqlite3
 import stat
 from pathlib import Path
 
@@ -73,7 +74,10 @@ def fill(tx: Tx) -> None:
     tx.execute("INSERT INTO heap VALUES (zeroblob(20000000))")
 
 
-async def test_a_backup_under_writes_is_of_one_moment(database: Database, tmp_path: Path) -> None:
+async def test_a_backup_under_writes_is_of_one_moment(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_PAGES_A_STEP", 20)
     await database.write(fill)
     stop, busy = asyncio.Event(), asyncio.Event()
     acknowledged: list[int] = []
@@ -91,7 +95,8 @@ async def test_a_backup_under_writes_is_of_one_moment(database: Database, tmp_pa
     await busy.wait()
     before = len(acknowledged)
     target = tmp_path / "backup.db"
-    await database.backup(target)
+    async with asyncio.timeout(20):
+        await database.backup(target)
     after = len(acknowledged)
     stop.set()
     await writing
@@ -101,6 +106,15 @@ async def test_a_backup_under_writes_is_of_one_moment(database: Database, tmp_pa
         copied = numbers(copy)
     assert copied == set(range(len(copied)))
     assert before <= len(copied) <= after + 1
+
+
+async def test_a_backup_needs_no_companion_file(database: Database, tmp_path: Path) -> None:
+    target = tmp_path / "backup.db"
+    await database.backup(target)
+    copy = sqlite3.connect(f"{target.as_uri()}?mode=ro", uri=True)
+    mode = copy.execute("PRAGMA journal_mode").fetchone()[0]
+    copy.close()
+    assert mode == "delete"
 
 
 async def test_a_backup_that_is_cancelled_leaves_nothing(

@@ -98,6 +98,7 @@ async def test_a_snapshot_cancelled_at_any_step_gives_back_a_clean_reader(path: 
         for _ in range(steps):
             await asyncio.sleep(0.0005)
         task.cancel()
+        await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
         await database.write(insert(1))

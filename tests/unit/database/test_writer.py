@@ -243,8 +243,8 @@ async def test_a_failed_unit_leaves_no_statement_open(database: Database, path: 
     await database.write(lambda tx: tx.executemany("INSERT INTO item VALUES (?)", [(n,) for n in range(10)]))
 
     def unit(tx: Tx) -> None:
-        for row in tx.execute("SELECT number FROM item"):
-            raise Conflict("found", str(row["number"]))
+        cursor = tx.execute("SELECT number FROM item")
+        raise Conflict("found", str(cursor.fetchone()["number"]))
 
     with pytest.raises(Conflict) as kept:
         await database.write(unit)
@@ -326,6 +326,19 @@ async def test_when_the_transaction_fails_nobody_is_told_done(path: Path, statem
         assert await writer.write(insert(2)) == 2
         assert stored(path) == [2]
         assert called == []
+
+
+async def test_a_disk_error_inside_a_unit_is_a_503_for_it_alone(path: Path) -> None:
+    async with faulty_writer(path) as (writer, connection):
+        connection.failing = {"DELETE FROM item"}
+
+        def clear(tx: Tx) -> None:
+            tx.execute("INSERT INTO item VALUES (5)")
+            tx.execute("DELETE FROM item")
+
+        results = await asyncio.gather(writer.write(insert(1)), writer.write(clear), return_exceptions=True)
+        assert [getattr(result, "reason", result) for result in results] == [1, "storage"]
+        assert stored(path) == [1]
 
 
 async def test_a_rollback_that_fails_is_made_up_for_by_the_next_batch(path: Path) -> None:
