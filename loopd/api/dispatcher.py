@@ -60,6 +60,7 @@ class Dispatcher:
         # Bound once: a line that the level leaves out then costs next to nothing.
         self._log = structlog.get_logger(__name__).bind()
         self._idle: asyncio.Event | None = None
+        self._in_work = 0
         self.running = 0
 
     async def wait_until_idle(self) -> None:
@@ -84,8 +85,6 @@ class Dispatcher:
                 self._count(RateClass.USER, client)
                 raise
             self._count(route.rate, client)
-            if self.running > self._settings.max_concurrent_requests and route.rate is not RateClass.NONE:
-                raise Unavailable("overloaded", "Too many requests at once.", retry_after_s=1)
             request = Request(
                 id=request_id,
                 method=http.method,
@@ -130,16 +129,27 @@ class Dispatcher:
             self._bodies.give_back(len(body))
 
     async def _call(self, route: Route, request: Request) -> Answer | web.StreamResponse:
-        if route.access is Access.NODE:
-            if self._node_authenticator is None:
-                raise RuntimeError(f"{route.key} needs a node authenticator")
-            caller = await self._node_authenticator.authenticate(
-                request.method, request.target, request.headers, request.body
-            )
-            request.caller = caller
-            if not self._plane.is_admin:
-                self._limits.count_node(caller.node_id)
-        return await route.handler(request)
+        # Counted from here, so that bodies which trickle in take no place from requests that are there.
+        if self._in_work >= self._settings.max_concurrent_requests and route.rate is not RateClass.NONE:
+            raise Unavailable("overloaded", "Too many requests at once.", retry_after_s=1)
+        self._in_work += 1
+        try:
+            await self._authenticate_node(route, request)
+            return await route.handler(request)
+        finally:
+            self._in_work -= 1
+
+    async def _authenticate_node(self, route: Route, request: Request) -> None:
+        if route.access is not Access.NODE:
+            return
+        if self._node_authenticator is None:
+            raise RuntimeError(f"{route.key} needs a node authenticator")
+        caller = await self._node_authenticator.authenticate(
+            request.method, request.target, request.headers, request.body
+        )
+        request.caller = caller
+        if not self._plane.is_admin:
+            self._limits.count_node(caller.node_id)
 
     def _check_serving(self) -> None:
         if self._serving.draining:
