@@ -177,14 +177,6 @@ class Registry:
         """Whether a subject can be had now: nobody holds it, and it has not expired."""
         return is_available(subject, self._clock.now_ms())
 
-    def available_subjects(self, source: RowSource, limit: int, after_id: str = "") -> list[Subject]:
-        """Up to `limit` subjects that can be had now, by id; the last id of one call asks for the next."""
-        return tables.available_subjects(source, self._clock.now_ms(), after_id, limit)
-
-    def due_expiries(self, source: RowSource, since_ms: int, limit: int) -> list[Subject]:
-        """Up to `limit` subjects that nobody took before they expired, after `since_ms` and by now, earliest first."""
-        return tables.subjects_expired_between(source, since_ms, self._clock.now_ms(), limit)
-
     async def page(
         self, reader: Reader, kind: SubjectKind, limit: int, category: str | None = None, cursor: int | None = None
     ) -> Page:

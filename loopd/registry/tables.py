@@ -121,28 +121,6 @@ def find_subject(source: RowSource, subject_id: str) -> Subject | None:
     return None if row is None else _subject(row)
 
 
-def available_subjects(source: RowSource, now_ms: int, after_id: str, limit: int) -> list[Subject]:
-    """Subjects that can be had, in the order of their ids, from behind `after_id`."""
-    rows = source.all(
-        f"""SELECT {_SUBJECT} FROM record
-        WHERE subject_id > ? AND state = 'available' AND (expires_ms IS NULL OR expires_ms > ?)
-        ORDER BY subject_id LIMIT ?""",
-        (after_id, now_ms, limit),
-    )
-    return [_subject(row) for row in rows]
-
-
-def subjects_expired_between(source: RowSource, since_ms: int, until_ms: int, limit: int) -> list[Subject]:
-    """Subjects still `available` whose `expires` lies after `since_ms` and not after `until_ms`, earliest first."""
-    rows = source.all(
-        f"""SELECT {_SUBJECT} FROM record
-        WHERE kind IN ('material', 'product') AND state = 'available' AND expires_ms > ? AND expires_ms <= ?
-        ORDER BY expires_ms, number LIMIT ?""",
-        (since_ms, until_ms, limit),
-    )
-    return [_subject(row) for row in rows]
-
-
 async def page_of_records(
     reader: Reader, kind: SubjectKind, category: str | None, before: int | None, limit: int, max_bytes: int
 ) -> tuple[list[Record], int | None]:

@@ -18,7 +18,6 @@ from loopd.registry.service import Registration, Registry, StatusChange
 from tests.registry_support import (
     CONTEXT,
     NOW_MS,
-    PRODUCT_ID,
     Munich,
     RecordingAnnouncer,
     material_id,
@@ -369,29 +368,6 @@ async def test_active_records_are_those_available_and_not_expired(node: Node) ->
     assert await node.registry.count_active(node.database, SubjectKind.PRODUCT) == 1
     node.clock.advance(DAY_MS)
     assert await node.registry.count_active(node.database) == 1
-
-
-async def test_available_subjects_are_walked_by_id(node: Node) -> None:
-    for number in (3, 1, 2, 4):
-        await node.register(material(number, expires=format_timestamp(NOW_MS + number * DAY_MS)))
-    await node.register(product())
-    await node.change(material_id(2), SubjectState.RESERVED)
-    node.clock.advance(DAY_MS)
-    first = node.registry.available_subjects(node.database.points, 2)
-    rest = node.registry.available_subjects(node.database.points, 2, first[-1].subject_id)
-    found = [subject.subject_id for subject in (*first, *rest)]
-    assert found == [material_id(3), material_id(4), PRODUCT_ID]
-
-
-async def test_expiries_are_due_once_earliest_first(node: Node) -> None:
-    for number in (3, 1, 2, 4):
-        await node.register(material(number, expires=format_timestamp(NOW_MS + number * DAY_MS)))
-    await node.register(material(5))
-    await node.change(material_id(2), SubjectState.WITHDRAWN)
-    node.clock.advance(3 * DAY_MS)
-    due = node.registry.due_expiries(node.database.points, NOW_MS, 10)
-    assert [subject.subject_id for subject in due] == [material_id(1), material_id(3)]
-    assert node.registry.due_expiries(node.database.points, node.clock.now_ms(), 10) == []
 
 
 async def test_the_database_refuses_to_change_what_was_received(node: Node) -> None:
