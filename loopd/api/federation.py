@@ -57,7 +57,7 @@ class FederationRoutes:
                 description="Its peers, and every origin whose announcements it relays, each with its key.",
                 rate=RateClass.NODE,
                 successes={
-                    200: Success(description="The registry.", schema="NodeRegistry", content_type=LD_JSON),
+                    200: Success(description="The registry", schema="NodeRegistry", content_type=LD_JSON),
                 },
             ),
             Route(
@@ -72,7 +72,7 @@ class FederationRoutes:
                 request_schema="NodeHandshake",
                 successes={
                     202: Success(
-                        description="Accepted, or rejected with a message; `pending` waits for the operator.",
+                        description="Accepted, or rejected with a message; `pending` waits for the operator",
                         schema="NodeHandshakeResponse",
                         content_type=LD_JSON,
                     ),
@@ -91,7 +91,7 @@ class FederationRoutes:
                 summary="What this node heard announced",
                 description="One entry for each origin and subject, its newest valid state, newest first.",
                 query=(LIMIT, _BEFORE),
-                successes={200: Success(description="A page of the list.", schema=_HEARD_SCHEMA)},
+                successes={200: Success(description="A page of the list", schema=_HEARD_SCHEMA)},
             ),
         ]
 

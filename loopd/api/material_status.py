@@ -37,7 +37,7 @@ class MaterialStatusRoutes:
                 method="POST",
                 path="/api/v1/material-status",
                 handler=self.update,
-                noun="materials",
+                noun="Materials",
                 summary="Reserve, withdraw or release a material",
                 description="A registered material is `available`. It may become `reserved` or `withdrawn`, and "
                 "`available` again from `reserved`; nothing follows `withdrawn`. Other cities that heard of the "

@@ -32,7 +32,7 @@ class NodeRoutes:
                 # Peers probe with it.
                 rate=RateClass.NODE,
                 successes={
-                    200: Success(description="The node's card.", schema="NodeInfo", content_type=LD_JSON),
+                    200: Success(description="The node's card", schema="NodeInfo", content_type=LD_JSON),
                 },
             )
         ]

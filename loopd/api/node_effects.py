@@ -14,7 +14,7 @@ from loopd.federation.authentication import NodeCaller
 
 Effect = Callable[[Tx], None]
 
-ACCEPTED: Final = Success(description="Taken, durably.", schema="FederateAcceptedResponse")
+ACCEPTED: Final = Success(description="Taken, durably", schema="FederateAcceptedResponse")
 DOCUMENT_REFUSALS: Final = ("unknown_context", "personal_data")
 
 

@@ -32,7 +32,7 @@ class OperationRoutes:
                 summary="How the daemon does",
                 access=Scope.ADMIN,
                 admin=True,
-                successes={200: Success(description="Identity, counts, peers by health, storage.")},
+                successes={200: Success(description="Identity, counts, peers by health, storage")},
             ),
             Route(
                 method="POST",
@@ -50,7 +50,7 @@ class OperationRoutes:
                     "properties": {"file": {"type": "string", "description": "An absolute path that is free."}},
                     "additionalProperties": False,
                 },
-                successes={200: Success(description="Written.")},
+                successes={200: Success(description="Written")},
                 refusals={409: ("file_exists", "not_written")},
                 repeatable=False,
             ),

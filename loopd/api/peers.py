@@ -36,14 +36,14 @@ class PeerRoutes:
                 method=method, path=path, summary=summary, noun="Peers", access=Scope.ADMIN, admin=True, **rest
             )
 
-        moved = {200: Success(description="Done.")}
+        moved = {200: Success(description="Done")}
         return [
             route(
                 "GET",
                 "/admin/v1/peers",
                 "The peers, with health, queue and fingerprint",
                 handler=self._list,
-                successes={200: Success(description="All of them.")},
+                successes={200: Success(description="All of them")},
             ),
             route(
                 "POST",
@@ -52,7 +52,7 @@ class PeerRoutes:
                 handler=self._add,
                 body=Body.REQUIRED,
                 request_schema=_ADD_SCHEMA,
-                successes={200: Success(description="What came of it, with both fingerprints.")},
+                successes={200: Success(description="What came of it, with both fingerprints")},
                 refusals={400: ("bad_endpoint",), 409: ("handshake_failed",)},
                 repeatable=False,
             ),
@@ -63,7 +63,7 @@ class PeerRoutes:
                 handler=self._approve,
                 body=Body.OPTIONAL,
                 request_schema=_APPROVE_SCHEMA,
-                successes={200: Success(description="Admitted; the handshake back follows at once.")},
+                successes={200: Success(description="Admitted; the handshake back follows at once")},
                 refusals={409: ("handshake_failed",)},
                 repeatable=False,
             ),

@@ -70,7 +70,7 @@ class RecordRoutes:
                 method="POST",
                 path=path,
                 handler=self.register,
-                noun=noun.plural,
+                noun=noun.plural.capitalize(),
                 summary=f"Register a {kind}",
                 description=f"Keeps the {noun.entity} with all its fields, unknown ones too. The same id again is "
                 "answered 200 with the stored record if the content is the same, and 409 if it is not. What lies in "
@@ -85,7 +85,7 @@ class RecordRoutes:
                 method="GET",
                 path=path,
                 handler=self.page,
-                noun=noun.plural,
+                noun=noun.plural.capitalize(),
                 summary=f"List {noun.plural}, newest first",
                 description="`next` is the path of the page that follows, null on the last one. A page of large "
                 "documents may hold fewer than `limit`.",
@@ -96,7 +96,7 @@ class RecordRoutes:
                 method="GET",
                 path=f"{path}/{{id}}",
                 handler=self.read,
-                noun=noun.plural,
+                noun=noun.plural.capitalize(),
                 summary=f"Read a {kind}",
                 description="What was registered, with `status` and `availability` as the node keeps them.",
                 successes={200: entity},
@@ -106,7 +106,7 @@ class RecordRoutes:
                 method="POST",
                 path=f"{path}/{{id}}/announce",
                 handler=self.announce,
-                noun=noun.plural,
+                noun=noun.plural.capitalize(),
                 summary=f"Announce a {kind} to other cities now",
                 access=Scope.MATERIAL_WRITE,
                 successes={202: Success(description="The announcement is on its way.", schema=_ANNOUNCED)},
