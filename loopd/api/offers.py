@@ -10,7 +10,6 @@ from loopd.api.requests import Request
 from loopd.api.routes import LIMIT, Body, Route, Scope, Success
 from loopd.database import Database, Tx
 from loopd.exchange.service import BidWish, Exchange
-from loopd.exchange.tables import MADE_BIDS, made_bid_of
 from loopd.protocol.errors import Conflict, Invalid
 from loopd.protocol.ids import is_material_id, is_product_id
 from loopd.protocol.json_text import dump_json, read_json
@@ -240,8 +239,7 @@ class OfferRoutes:
         return await self._write(request, unit)
 
     async def _made(self, request: Request) -> Answer:
-        rows = await self._database.all(MADE_BIDS, (request.limit,))
-        return _json({"results": [self._exchange.bidding.made_bid_json(made_bid_of(row)) for row in rows]})
+        return _json({"results": await self._exchange.made_bids(self._database, request.limit)})
 
     async def _select(self, kind: SubjectKind, request: Request) -> Answer:
         value = _object(request.body, _SELECT) if request.body else {}

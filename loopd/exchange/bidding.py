@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from loopd.audit.service import AuditKind, AuditLog
 from loopd.clock import Clock
+from loopd.database.database import Database
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.exchange import tables
-from loopd.exchange.ports import Heard, NodeDirectory, Outbox, SignalReadings
+from loopd.exchange.ports import Heard, HomeNode, NodeDirectory, Outbox, SignalReadings
 from loopd.exchange.rules import (
     DEFAULT_VALIDITY_MS,
     MADE_BID,
@@ -27,7 +28,6 @@ from loopd.exchange.tables import MadeBid
 from loopd.exchange.views import made_bid_json, material_offer
 from loopd.protocol.documents import Document
 from loopd.protocol.errors import Conflict, Invalid, NotFound, Refusal
-from loopd.protocol.geo import Location
 from loopd.protocol.json_text import dump_json
 from loopd.protocol.nodes import KnownNode, Standing
 from loopd.protocol.quantity import Quantity
@@ -35,19 +35,6 @@ from loopd.protocol.subjects import HeardSubject, SubjectKind
 
 OFFER_PATH = "/api/v1/federate/offer"
 _REFERENCE = "bid:"
-
-
-class HomeNode(Protocol):
-    """What a bidder must know of its own node. `context_url` is the JSON-LD context that it emits."""
-
-    @property
-    def node_id(self) -> str: ...
-
-    @property
-    def location(self) -> Location: ...
-
-    @property
-    def context_url(self) -> str: ...
 
 
 class Bidding:
@@ -93,7 +80,7 @@ class Bidding:
             raise _no_cost(figure.missing, origin, leg)
         bid = MadeBid(
             number=0,
-            offer_id=f"BID-{self._random_hex(8).upper()}",
+            offer_id=self._new_offer_id(),
             subject_id=subject_id,
             kind=kind,
             owner=origin.node_id,
@@ -109,9 +96,11 @@ class Bidding:
         )
         return made_bid_json(self._send(tx, bid, now_ms), self._node.node_id, now_ms)
 
-    def made_bid_json(self, bid: MadeBid) -> dict[str, Any]:
-        """An own bid as the operator sees it."""
-        return made_bid_json(bid, self._node.node_id, self._clock.now_ms())
+    async def newest(self, database: Database, limit: int) -> list[dict[str, Any]]:
+        """The newest bids of this node elsewhere, with what is known of their fate."""
+        rows = await database.all(tables.MADE_BIDS, (limit,))
+        now_ms = self._clock.now_ms()
+        return [made_bid_json(tables.made_bid_of(row), self._node.node_id, now_ms) for row in rows]
 
     def request_answered(self, tx: Tx, reference: str, status: int, reason: str) -> None:
         """How the owner's node answered a queued bid: 2xx accepted, 0 not delivered in time, else refused."""
@@ -152,6 +141,11 @@ class Bidding:
             {"event": "bid_decided", "offer": bid.offer_id, "owner": bid.owner, "status": state.value},
         )
         return bid.number
+
+    def _new_offer_id(self) -> str:
+        # The 0 keeps two letters from standing at a word's beginning: by chance the rest would pass as an IBAN, and a
+        # receiver refuses documents that hold one.
+        return f"BID-0{self._random_hex(8).upper()}"
 
     def _find(
         self, source: RowSource, subject_id: str, kind: SubjectKind, now_ms: int

@@ -4,9 +4,23 @@ from typing import Protocol
 
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
+from loopd.protocol.geo import Location
 from loopd.protocol.nodes import KnownNode
 from loopd.protocol.subjects import HeardSubject, Subject, SubjectState
 from loopd.signals.rules import SignalReading
+
+
+class HomeNode(Protocol):
+    """What the exchange must know of its own node. `context_url` is the JSON-LD context that it emits."""
+
+    @property
+    def node_id(self) -> str: ...
+
+    @property
+    def location(self) -> Location: ...
+
+    @property
+    def context_url(self) -> str: ...
 
 
 class HostedRecord(Protocol):

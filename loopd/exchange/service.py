@@ -8,15 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any
 
 from loopd.audit.service import AuditKind, AuditLog
 from loopd.clock import Clock
+from loopd.database.database import Database
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.exchange import tables
 from loopd.exchange.bidding import Bidding
-from loopd.exchange.ports import Heard, HostedRecord, NodeDirectory, Outbox, Records, SignalReadings
+from loopd.exchange.ports import Heard, HomeNode, HostedRecord, NodeDirectory, Outbox, Records, SignalReadings
 from loopd.exchange.rules import (
     DEFAULT_VALIDITY_MS,
     Bid,
@@ -55,19 +56,6 @@ from loopd.protocol.vocabulary import Feature
 MIRROR_PATH = "/api/v1/federate/mirror"
 
 
-class HomeNode(Protocol):
-    """What the exchange must know of its own node. `context_url` is the JSON-LD context that it emits."""
-
-    @property
-    def node_id(self) -> str: ...
-
-    @property
-    def location(self) -> Location: ...
-
-    @property
-    def context_url(self) -> str: ...
-
-
 @dataclass(frozen=True, slots=True)
 class BidWish:
     """A bid as a business of this city, or the node's operator, asks for it.
@@ -103,7 +91,7 @@ class Exchange:
         self._signals = signals
         self._directory = directory
         self._outbox = outbox
-        self.bidding = Bidding(node, clock, audit, signals, directory, heard, outbox, random_hex)
+        self._bidding = Bidding(node, clock, audit, signals, directory, heard, outbox, random_hex)
 
     def make_bid(self, tx: Tx, wish: BidWish) -> dict[str, Any]:
         """Bid on a subject, here or at the city that announced it; gives the bid with its cost.
@@ -115,7 +103,7 @@ class Exchange:
             return self.bid_here(tx, wish)
         if wish.bidder is not None and wish.bidder != self._node.node_id:
             raise invalid("bad_bidder", "/bidder", "a bid at another city is made by the node itself")
-        return self.bidding.bid_there(tx, wish.subject_id, wish.kind, wish.value)
+        return self._bidding.bid_there(tx, wish.subject_id, wish.kind, wish.value)
 
     def bid_here(self, tx: Tx, wish: BidWish) -> dict[str, Any]:
         """A bid of this city on a subject of this city.
@@ -261,16 +249,20 @@ class Exchange:
         )
         return self.listing(tx, kind, subject_id)
 
+    async def made_bids(self, database: Database, limit: int) -> list[dict[str, Any]]:
+        """The newest bids of this node at other cities, with what is known of their fate."""
+        return await self._bidding.newest(database, limit)
+
     def request_answered(self, tx: Tx, reference: str, status: int, reason: str) -> None:
         """How a target finally answered a queued request: 2xx accepted, 0 not delivered in time, else refused.
 
         That a node does not take the outcome of its bid changes nothing here.
         """
-        self.bidding.request_answered(tx, reference, status, reason)
+        self._bidding.request_answered(tx, reference, status, reason)
 
     def receive_status(self, tx: Tx, caller_node_id: str, document: Document) -> int:
         """Take the BidStatus of an owner's node; see `Bidding.receive_status`."""
-        return self.bidding.receive_status(tx, caller_node_id, document)
+        return self._bidding.receive_status(tx, caller_node_id, document)
 
     def _require(self, source: RowSource, kind: SubjectKind, subject_id: str) -> HostedRecord:
         record = self._records.find(source, subject_id)

@@ -257,6 +257,7 @@ def find_live_made_bid(source: RowSource, subject_id: str, owner: str) -> MadeBi
     return None if row is None else made_bid_of(row)
 
 
+# The newest own bids; takes how many.
 MADE_BIDS = "SELECT * FROM made_bid ORDER BY number DESC LIMIT ?"
 
 

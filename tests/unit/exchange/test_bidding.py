@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from loopd.exchange.tables import find_made_bid
 from loopd.protocol.documents import check_document
 from loopd.protocol.errors import Conflict, Invalid, NotFound
 from loopd.protocol.geo import Location
@@ -44,9 +43,7 @@ async def vienna(tmp_path: Path) -> AsyncIterator[ExchangeNode]:
 
 async def shown(node: ExchangeNode, number: int = 1) -> dict[str, Any]:
     """An own bid as the operator sees it."""
-    bid = find_made_bid(node.database.points, number)
-    assert bid is not None
-    return node.exchange.bidding.made_bid_json(bid)
+    return next(bid for bid in await node.exchange.made_bids(node.database, 100) if bid["id"] == number)
 
 
 async def answer(node: ExchangeNode, number: int, status: int, reason: str = "") -> None:
@@ -72,6 +69,13 @@ async def test_a_bid_is_computed_and_queued_to_the_owner(vienna: ExchangeNode) -
     assert document["valid_until"] == format_timestamp(NOW_MS + DAY_MS)
     assert "quantity" not in document
     assert await vienna.audited() == ["bid_made"]
+
+
+@pytest.mark.parametrize("chance", ["be95cdf1d5bcc6a0", "be87156248431f30"])
+async def test_an_id_that_could_be_an_iban_is_still_taken(vienna: ExchangeNode, chance: str) -> None:
+    vienna.exchange._bidding._random_hex = lambda length: chance
+    await vienna.bid(60)
+    assert check_document(vienna.outbox.queued[0].body, "MaterialOffer").value["id"] == f"BID-0{chance.upper()}"
 
 
 async def test_both_sides_compute_the_same(vienna: ExchangeNode, tmp_path: Path) -> None:

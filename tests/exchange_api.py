@@ -1,0 +1,118 @@
+"""The exchange's routes on listening sockets, one for the public and one for the operator, with clients of both."""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from typing import Any
+
+from aiohttp import ClientSession
+
+from loopd.api.access import Plane
+from loopd.api.app import ApiServices, build_app
+from loopd.api.docs import ApiIdentity
+from loopd.api.federate_mirror import FederateMirrorRoutes
+from loopd.api.federate_offer import FederateOfferRoutes
+from loopd.api.idempotency import IdempotentWriter
+from loopd.api.node_effects import NodeRequestWriter
+from loopd.api.offers import OfferRoutes
+from loopd.api.openapi import entity_schemas
+from loopd.api.settings import ApiSettings
+from loopd.api.signals import SignalRoutes
+from loopd.api.tokens import TokenStore
+from loopd.federation.authentication import NodeCaller
+from loopd.protocol.errors import Unauthorized
+from loopd.protocol.schemas import ENTITIES_BY_FILE, schema_file
+from tests.exchange_support import NOW_MS, ExchangeNode, known_node
+from tests.registry_api import HttpAnswer
+
+
+class TrustingAuthenticator:
+    """Believes the caller's name. Requests with one body are repeats of each other, as with one signing string."""
+
+    async def authenticate(self, method: str, raw_path: str, headers: Mapping[str, str], body: bytes) -> NodeCaller:
+        node_id = headers.get("X-Node-ID")
+        if node_id is None:
+            raise Unauthorized("missing_header", "X-Node-ID is missing")
+        digest = sha256(node_id.encode() + body).digest()
+        return NodeCaller(known_node(node_id, None), True, "", "", None, digest)
+
+
+class ExchangeApi:
+    """A client of a node: `public` routes with a token of one scope, or as another node; `admin` as the operator."""
+
+    def __init__(self, node: ExchangeNode, session: ClientSession, tokens: Mapping[str, str]) -> None:
+        self.node = node
+        self.bases: dict[Plane, str] = {}
+        self.refreshed: list[str] = []
+        self.signals_on_refresh: dict[str, float] = {}
+        self._session = session
+        self._tokens = tokens
+
+    async def refresh_signals(self, node_id: str) -> None:
+        """What stands for asking a node: it answers what the test has put into `signals_on_refresh`."""
+        self.refreshed.append(node_id)
+        if self.signals_on_refresh:
+            await self.node.remember_signals(node_id, **self.signals_on_refresh)
+
+    async def get(self, path: str) -> HttpAnswer:
+        return await self._send("GET", Plane.PUBLIC, path, None, {})
+
+    async def post(
+        self, path: str, value: Any, scope: str | None = "offer:write", headers: Mapping[str, str] | None = None
+    ) -> HttpAnswer:
+        """A POST of JSON to the public plane; `value` may be bytes, None sends no body."""
+        return await self._send("POST", Plane.PUBLIC, path, value, {**(headers or {}), **self._bearer(scope)})
+
+    async def post_as_node(self, path: str, body: bytes, node_id: str | None) -> HttpAnswer:
+        return await self._send("POST", Plane.PUBLIC, path, body, {} if node_id is None else {"X-Node-ID": node_id})
+
+    async def admin(self, method: str, path: str, value: Any = None) -> HttpAnswer:
+        return await self._send(method, Plane.ADMIN_ADDRESS, path, value, self._bearer("admin"))
+
+    def _bearer(self, scope: str | None) -> dict[str, str]:
+        return {} if scope is None else {"Authorization": f"Bearer {self._tokens[scope]}"}
+
+    async def _send(self, method: str, plane: Plane, path: str, value: Any, headers: Mapping[str, str]) -> HttpAnswer:
+        body = value if value is None or isinstance(value, bytes) else json.dumps(value).encode()
+        sent = {**headers} if body is None else {"Content-Type": "application/json", **headers}
+        async with self._session.request(method, self.bases[plane] + path, data=body, headers=sent) as answer:
+            return HttpAnswer(answer.status, answer.headers, await answer.read())
+
+
+@asynccontextmanager
+async def exchange_api(node: ExchangeNode) -> AsyncIterator[ExchangeApi]:
+    """Serve a node's exchange and signals."""
+    database, clock = node.database, node.clock
+    store = TokenStore(database, clock)
+    texts = {
+        scope: (await database.write(lambda tx, scope=scope: store.create(tx, [scope], 3600, NOW_MS))).text
+        for scope in ("material:write", "offer:write", "admin")
+    }
+    async with ClientSession() as session:
+        client = ExchangeApi(node, session, texts)
+        write = IdempotentWriter(database, clock).write
+        once = NodeRequestWriter(database, clock).accept_once
+        routes = [
+            *OfferRoutes(node.exchange, database, write, client.refresh_signals).routes(),
+            *FederateOfferRoutes(node.exchange, once).routes(),
+            *FederateMirrorRoutes(node.exchange, once).routes(),
+            *SignalRoutes(node.signals).routes(),
+        ]
+        services = ApiServices(
+            settings=ApiSettings(user_requests_per_minute=0, node_requests_per_minute=0),
+            clock=clock,
+            tokens=store,
+            identity=ApiIdentity(title="Munich", version="0.1.0", base_url="https://munich.example"),
+            schemas=entity_schemas(schema_file(name) for name in ENTITIES_BY_FILE),
+            node_authenticator=TrustingAuthenticator(),
+        )
+        apps = {plane: build_app(routes, plane, services) for plane in (Plane.PUBLIC, Plane.ADMIN_ADDRESS)}
+        for plane, app in apps.items():
+            host, port = await app.listen_tcp("127.0.0.1", 0)
+            client.bases[plane] = f"http://{host}:{port}"
+        try:
+            yield client
+        finally:
+            for app in apps.values():
+                await app.close(1.0)
