@@ -65,7 +65,7 @@ class PublicKey:
         return ":".join(groups)
 
     def to_pem(self) -> str:
-        """PEM SubjectPublicKeyInfo (RFC 8410), the form in which keys travel: without a line break at its end (§9.1)."""
+        """PEM SubjectPublicKeyInfo (RFC 8410), as keys travel (§9.1): without a line break at its end."""
         key = Ed25519PublicKey.from_public_bytes(self.raw)
         pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         return pem.decode("ascii").rstrip("\n")

@@ -63,7 +63,7 @@ QUERY_MAX_PARAMETERS = 20
 BODIES_MAX_BYTES = 64 * 1024 * 1024
 # Clients whose requests are counted; beyond, the one that was counted first is forgotten.
 RATE_LIMITED_CLIENTS_MAX = 20_000
-# Idempotency keys: length in characters (else 400), memory, and how many of one caller; beyond, its oldest is forgotten.
+# Idempotency keys: length in characters (else 400), memory, and how many of one caller; beyond, its oldest goes.
 IDEMPOTENCY_KEY_MAX_CHARACTERS = 255
 IDEMPOTENCY_MEMORY_MS = 24 * 3600 * 1000
 IDEMPOTENCY_KEYS_MAX = 10_000
