@@ -1,5 +1,6 @@
 """An exchange to test with: a node, fakes of what it needs, and the documents that go in and out."""
 
+import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 
 from loopd.audit.service import AuditLog
 from loopd.database import Database, DatabaseSettings, RowSource, Tx
+from loopd.exchange.ports import Records
 from loopd.exchange.service import BidWish, Exchange
 from loopd.protocol.documents import Document, check_document
 from loopd.protocol.errors import Refusal
@@ -231,22 +233,22 @@ class ExchangeNode:
         self.heard = FakeHeard()
         self.outbox = RecordingOutbox()
         self.signals = Signals(home.node_id, CONTEXT, SignalsSettings(values=dict(signals)), clock)
-        self._ids = 0
-        self.exchange = Exchange(
-            home,
-            clock,
+        self.chance = (f"{number:016x}" for number in itertools.count(1))
+        self.exchange = self.exchange_over(self.records)
+
+    def exchange_over(self, records: Records) -> Exchange:
+        """The node's exchange over another registry than the fake one."""
+        return Exchange(
+            self.home,
+            self.clock,
             self.audit,
-            self.records,
+            records,
             self.signals,
             self.directory,
             self.heard,
             self.outbox,
-            self._next_id,
+            lambda length: next(self.chance),
         )
-
-    def _next_id(self, length: int) -> str:
-        self._ids += 1
-        return f"{self._ids:0{2 * length}x}"
 
     async def write(self, unit: Callable[[Tx], T]) -> T:
         return await self.database.write(unit)

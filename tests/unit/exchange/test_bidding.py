@@ -73,7 +73,7 @@ async def test_a_bid_is_computed_and_queued_to_the_owner(vienna: ExchangeNode) -
 
 @pytest.mark.parametrize("chance", ["be95cdf1d5bcc6a0", "be87156248431f30"])
 async def test_an_id_that_could_be_an_iban_is_still_taken(vienna: ExchangeNode, chance: str) -> None:
-    vienna.exchange._bidding._random_hex = lambda length: chance
+    vienna.chance = iter([chance])
     await vienna.bid(60)
     assert check_document(vienna.outbox.queued[0].body, "MaterialOffer").value["id"] == f"BID-0{chance.upper()}"
 

@@ -409,7 +409,7 @@ async def test_products_are_bid_for_with_the_default_signal(munich: ExchangeNode
 
 async def test_of_a_hundred_selections_at_once_one_wins(munich: ExchangeNode) -> None:
     registry = Registry(Munich(), munich.clock, munich.audit, announcer := RecordingAnnouncer())
-    munich.exchange._records = registry
+    munich.exchange = munich.exchange_over(registry)
     await munich.write(lambda tx: registry.register(tx, check_document(material_json(id=GRAIN), "MaterialDNA")))
     numbers = [(await munich.local_bid(f"farm-{number}", 50 + number))["id"] for number in range(20)]
     outcomes = await asyncio.gather(*(munich.select(numbers[turn % 20]) for turn in range(100)), return_exceptions=True)
@@ -427,7 +427,7 @@ async def test_of_a_hundred_selections_at_once_one_wins(munich: ExchangeNode) ->
 
 async def test_a_selection_that_fails_half_way_leaves_nothing(munich: ExchangeNode) -> None:
     registry = Registry(Munich(), munich.clock, munich.audit, announcer := RecordingAnnouncer())
-    munich.exchange._records = registry
+    munich.exchange = munich.exchange_over(registry)
     await munich.write(lambda tx: registry.register(tx, check_document(material_json(id=GRAIN), "MaterialDNA")))
     await munich.local_bid("munich-farm", 50)
     announcer.fail = True
