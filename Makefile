@@ -49,7 +49,7 @@ lock: ## resolve pyproject's lower bounds anew into requirements.lock (needs uv)
 		--all-extras --output-file requirements.lock pyproject.toml
 
 generate: setup ## rewrite every file that is generated from the code
-	$(BIN)/python scripts/generate.py
+	$(BIN)/python -m scripts.generate
 
 PREFIX ?= /opt/loopd
 install: ## as a system service with its own user (needs root): make install PREFIX=/opt/loopd

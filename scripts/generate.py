@@ -3,9 +3,19 @@
 from pathlib import Path
 
 from loopd.settings.example import example_toml
+from scripts.reference.commands import commands_page
+from scripts.reference.routes import routes_page
+from scripts.reference.settings import settings_page
+from scripts.reference.states import states_page
 
 ROOT = Path(__file__).resolve().parent.parent
-GENERATED = {"config/loopd.example.toml": example_toml}
+GENERATED = {
+    "config/loopd.example.toml": example_toml,
+    "docs/api.md": routes_page,
+    "docs/commands.md": commands_page,
+    "docs/settings.md": settings_page,
+    "docs/states.md": states_page,
+}
 
 
 def main() -> None:

@@ -1,0 +1,43 @@
+"""docs/states.md: every table of states, as a diagram."""
+
+from collections.abc import Iterable
+
+from loopd.gossip.health import MOVES, REGISTRY_STATUS, Guard, State
+from loopd.protocol.lifecycle import LIFECYCLES, Lifecycle
+
+_INTRODUCTION = """# States
+
+Generated from the tables in `loopd/protocol/lifecycle.py` and `loopd/gossip/health.py`. What is not drawn cannot
+happen: from a terminal status nothing moves, and the attempt is answered 409.
+"""
+
+
+def states_page() -> str:
+    """The page."""
+    return "\n".join([_INTRODUCTION, *(_lifecycle(lifecycle) for lifecycle in LIFECYCLES), _health()])
+
+
+def _lifecycle(lifecycle: Lifecycle) -> str:
+    arrows = [f"    [*] --> {status}" for status in lifecycle.initial]
+    arrows += [
+        f"    {status} --> {following}"
+        for status, successors in lifecycle.successors.items()
+        for following in successors
+    ]
+    arrows += [f"    {status} --> [*]" for status in lifecycle.successors if lifecycle.is_terminal(status)]
+    return _diagram(lifecycle.entity, arrows)
+
+
+def _health() -> str:
+    arrows = [f"    [*] --> {State.ACTIVE.value}"]
+    for (state, signal), (following, guard) in MOVES.items():
+        condition = "" if guard is Guard.ALWAYS else f" [{guard.value}]"
+        arrows.append(f"    {state.value} --> {following.value}: {signal.value}{condition}")
+    shown = "\n".join(f"| {state.value} | {status} |" for state, status in REGISTRY_STATUS.items())
+    table = f"What NodeRegistry shows:\n\n| health | status |\n|---|---|\n{shown}\n"
+    return _diagram("A peer's health", arrows) + "\n" + table
+
+
+def _diagram(title: str, arrows: Iterable[str]) -> str:
+    lines = "\n".join(arrows)
+    return f"## {title}\n\n```mermaid\nstateDiagram-v2\n{lines}\n```\n"
