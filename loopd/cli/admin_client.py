@@ -120,7 +120,10 @@ def _read(status: int, body: bytes) -> Any:
     if not isinstance(error, dict):
         raise Failure(f"the daemon answered {status}")
     details = error.get("details")
-    raise AdminRefused(status, _explained(error), details if isinstance(details, dict) else {})
+    hint = (
+        f"\n  set {TOKEN_VARIABLE}; `loopd token create`, with the daemon stopped, makes one" if status == 401 else ""
+    )
+    raise AdminRefused(status, _explained(error) + hint, details if isinstance(details, dict) else {})
 
 
 def _explained(error: dict[str, Any]) -> str:

@@ -20,9 +20,10 @@ from loopd.settings import Settings
 @directory_argument
 @click.argument("file", type=click.Path(path_type=Path))
 def backup(directory: NodeDirectory, file: Path) -> None:
-    """Copy the database of DIR, as it is at one moment, to the new FILE, with the daemon running or stopped.
+    """Copy the database of DIR to the new FILE.
 
-    A running daemon writes FILE itself, as its own user. The node's key and settings are not in it.
+    The copy is of one moment, with the daemon running or stopped. A running daemon writes FILE itself, as its own user:
+    the system service can write below /var/lib/loopd only. The node's key and settings are not in it.
     """
     target = file.absolute()
 

@@ -19,7 +19,7 @@ _COST_PARTS = ("base", "export", "import", "distance")
 
 @click.group()
 def offer() -> None:
-    """Offers for materials: make one, list them ranked by LoopCost, select. The daemon must be running."""
+    """Offers for materials: make, list, select. The daemon must be running."""
 
 
 @offer.command()

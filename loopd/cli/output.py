@@ -1,5 +1,6 @@
 """What a command prints: a table on a terminal, tab-separated text in a pipe, JSON for machines."""
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -14,6 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 EMPTY = "-"
+
+_TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(?:\.\d+)?Z")
 
 
 def json_bytes(value: Any, *, indented: bool = False) -> bytes:
@@ -44,11 +47,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: st
     if not cells:
         click.echo(empty)
         return
+    # A terminal is narrow: columns without any value are left out, times are shown to the minute.
+    shown = [index for index in range(len(columns)) if any(line[index] != EMPTY for line in cells)]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for index in shown:
+        table.add_column(columns[index].replace("_", " "), overflow="fold")
     for line in cells:
-        table.add_row(*(Text(text) for text in line))
+        table.add_row(*(Text(_TIMESTAMP.sub(r"\1 \2Z", line[index])) for index in shown))
     Console().print(table)
 
 

@@ -11,7 +11,7 @@ from loopd.cli.output import cell, print_fields, print_json, print_table
 from loopd.directory import NodeDirectory
 from loopd.protocol.nodes import PeerAuth
 
-_COLUMNS = ("id", "status", "health", "admission", "endpoint", "last_success", "last_failure", "next_attempt", "queue")
+_COLUMNS = ("id", "status", "health", "admission", "queue", "last_success", "last_failure", "next_attempt", "endpoint")
 
 
 @click.group()

@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "peer": "loopd.cli.peer:peer",
     "material": "loopd.cli.material:material",
     "offer": "loopd.cli.offer:offer",
+    "demo": "loopd.cli.demo:demo",
 }
 
 
@@ -89,4 +90,5 @@ def commands() -> None:
 
     \b
     Exit codes: 0 done, 1 failed, 2 misused.
+    LOOPD_ADMIN_TOKEN: an admin token, where api.admin_listen is an address and not the socket.
     """

@@ -12,9 +12,9 @@ from loopd.settings import load_settings
 @click.command()
 @directory_argument
 def run(directory: NodeDirectory) -> None:
-    """Run the daemon on DIR until SIGTERM or SIGINT; running requests are finished first.
+    """Run the daemon on DIR.
 
-    A second daemon on the same directory is refused.
+    SIGTERM or SIGINT end it, after the running requests are finished. A second daemon on the same directory is refused.
     """
     settings = load_settings(directory.root)
     configure_logging(settings.log)

@@ -27,11 +27,15 @@ def test_a_terminal_gets_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     print_table(("id", "name"), [["1", "[bold]Munich[/bold]"]], "Nothing.")
     print_table(("id", "name"), [], "Nothing.")
+    print_table(("id", "last_seen", "nothing"), [["2", "2026-11-21T05:02:30.361Z", None]], "Nothing.")
     print_json({"a": Decimal("1.10")})
     out = capsys.readouterr().out
     assert "[bold]Munich[/bold]" in out
     assert "\t" not in out
     assert "Nothing.\n" in out
+    assert "2026-11-21 05:02Z" in out
+    assert "last seen" in out
+    assert "nothing" not in out
     assert '"a": 1.10' in out
 
 
