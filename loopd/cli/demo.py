@@ -136,7 +136,7 @@ def _refuse_while_running(stage: Stage) -> None:
     running = stage.running()
     if running:
         names = ", ".join(f"{node.node_id} (process {node.pid})" for node in running)
-        raise DemoFailed(f"the demo's nodes run already in {stage.root}: {names}\n{_stop_line(stage.root)} ends them")
+        raise DemoFailed(f"the demo's nodes run already in {stage.root}: {names}\n`{_stop_line(stage.root)}` ends them")
 
 
 def _stop(stage: Stage, as_json: bool) -> None:

@@ -1,0 +1,72 @@
+"""Who plays: three cities with their signals, the batch, and what is bid for it (§12.1)."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from loopd.protocol.contexts import context_url
+from loopd.protocol.timestamps import format_timestamp
+
+CATEGORY: Final = "organic-food"
+MATERIAL_ID: Final = "MAT-DE-MUC-2025-FOOD-B847F3"
+FARM: Final = "munich-farm"
+FARM_PRICE: Final = Decimal(50)
+
+_AVAILABLE_FOR_MS: Final = 3 * 24 * 3600 * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class City:
+    """A city and its node. `signal` is what it voted for CATEGORY, from 0 to 1."""
+
+    node_id: str
+    name: str
+    country: str
+    lat: float
+    lon: float
+    signal: Decimal
+
+    @property
+    def directory_name(self) -> str:
+        """What its node's directory is called."""
+        return self.node_id.removesuffix(".loop")
+
+
+@dataclass(frozen=True, slots=True)
+class CityBid:
+    """What a city offers: the price in LC for the whole batch, and the transport's length, which it states."""
+
+    city: City
+    base_price: Decimal
+    distance_km: int
+
+
+MUNICH: Final = City("munich.loop", "Munich", "DE", 48.1351, 11.5820, Decimal("0.40"))
+VIENNA: Final = City("vienna.loop", "Vienna", "AT", 48.2082, 16.3738, Decimal("0.20"))
+BERLIN: Final = City("berlin.loop", "Berlin", "DE", 52.5200, 13.4050, Decimal("0.12"))
+CITIES: Final = (MUNICH, VIENNA, BERLIN)
+
+# A chain: Berlin is no peer of Munich, so whatever they have to do with each other goes by way of Vienna at first.
+HANDSHAKES: Final = ((MUNICH, VIENNA), (VIENNA, BERLIN))
+
+# §12.1 gives 104 for Vienna with all its parts, and for Berlin the sum alone: 103 is reached with these.
+CITY_BIDS: Final = (CityBid(VIENNA, Decimal(60), 400), CityBid(BERLIN, Decimal(60), 590))
+
+
+def spent_grain(now_ms: int) -> dict[str, Any]:
+    """The MaterialDNA of §12.1 with all that §4 requires, available from now on for the three days it has there."""
+    return {
+        "@context": context_url(),
+        "@type": "MaterialDNA",
+        "schema_version": "0.2.0",
+        "id": MATERIAL_ID,
+        "category": CATEGORY,
+        "quantity": {"value": 500, "unit": "kg"},
+        "quality": Decimal("0.90"),
+        "origin_city": MUNICH.name,
+        "current_city": MUNICH.name,
+        "location": {"lat": Decimal("48.1372"), "lon": Decimal("11.5755"), "address": "Augustiner Brewery"},
+        "available_from": format_timestamp(now_ms),
+        "expires": format_timestamp(now_ms + _AVAILABLE_FOR_MS),
+        "metadata": {"source": "brewing", "notes": "Spent grain, still warm."},
+    }
