@@ -18,7 +18,7 @@ _WORD_CHARACTERS = 18
 # Numbers within these powers of ten are written without an exponent.
 _PLAIN_EXPONENT = 30
 # A key that may be told back to its sender: a plain name. Anything else could be the very datum that is refused.
-_PLAIN_KEY = re.compile(r"@?[^\W\d][\w.:/#$-]{0,79}")
+_PLAIN_KEY = re.compile(r"@?[^\W\d][\w.:/#$~-]{0,79}")
 
 
 def read_json(body: bytes) -> Any:
