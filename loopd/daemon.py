@@ -178,6 +178,7 @@ class Node:
             PeerRoutes(self._identity, self._federation),
             TokenRoutes(self._tokens, database, clock),
             OperationRoutes(self._status, database),
+            self._metrics,
         )
         return [route for noun in nouns for route in noun.routes()]
 

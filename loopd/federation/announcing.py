@@ -7,6 +7,8 @@ change it tells of, so that a crash can neither lose it nor tell of a change tha
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import structlog
+
 from loopd.audit.service import AuditKind, AuditLog
 from loopd.clock import Clock
 from loopd.crypto.hop_chain import hop_anchor
@@ -20,6 +22,8 @@ from loopd.protocol.limits import ANNOUNCEMENT_MAX_VALIDITY_MS, FLOOD_TTL_MAX
 from loopd.protocol.signing import announcement_signing_string, message_id
 from loopd.protocol.subjects import Subject
 from loopd.protocol.timestamps import format_timestamp
+
+log = structlog.get_logger(__name__)
 
 HOP_SEED_BYTES = 32
 
@@ -141,6 +145,8 @@ class Announcer:
             subject.subject_id,
             {"event": "announced", "message_id": number.hex(), "state": subject.state.value, "revision": revision},
         )
+        told = {"message_id": number.hex(), "subject": subject.subject_id, "state": subject.state.value}
+        tx.after_commit(lambda: log.info("announced", **told, revision=revision))
         return number
 
     def _valid_until_ms(self, subject: Subject, last: _Last | None, now_ms: int) -> int:

@@ -271,7 +271,7 @@ class Worker:
                 log.debug("not_sent", peer=self.node_id, message_id=entry.message_id.hex(), reason=decision.value)
                 return Outcome.DONE, None
         except DialError as error:
-            log.info("send_failed", peer=self.node_id, entry=entry.entry, error=str(error))
+            log.info("send_failed", peer=self.node_id, **_named(entry), error=str(error))
             await self._signal(Signal.REQUEST_FAILED)
             return Outcome.STOP, None
         return await self._judge(entry, answer)
@@ -304,12 +304,21 @@ class Worker:
             await self._signal(Signal.DEFERRED, _retry_after_ms(answer))
             return (Outcome.STOP if answer.status == 429 else Outcome.ASIDE), None
         if answer.status >= 500 or (answer.status == 401 and reason == "clock_skew"):
-            log.warning("send_deferred", peer=self.node_id, entry=entry.entry, status=answer.status, reason=reason)
+            log.warning("send_deferred", peer=self.node_id, **_named(entry), status=answer.status, reason=reason)
             return Outcome.ASIDE, None
         await self._signal(Signal.REQUEST_SUCCEEDED)
         if answer.status >= 300:
-            log.warning("send_refused", peer=self.node_id, entry=entry.entry, status=answer.status, reason=reason)
+            log.warning("send_refused", peer=self.node_id, **_named(entry), status=answer.status, reason=reason)
+        else:
+            log.debug("sent", peer=self.node_id, **_named(entry), status=answer.status)
         return Outcome.DONE, (answer.status, reason)
+
+
+def _named(entry: Entry) -> dict[str, str]:
+    """What a line of the log calls an entry: who looks for a message, or for a bid, has its id."""
+    if isinstance(entry, FloodEntry):
+        return {"message_id": entry.message_id.hex(), "subject": entry.subject}
+    return {"path": entry.path, "reference": entry.reference}
 
 
 def _flood_route(entry: FloodEntry, node: KnownNode) -> Route:
