@@ -79,6 +79,8 @@ def _findings(value: Any, path: tuple[str | int, ...], exempt: frozenset[str], k
 
 _KEY_MAX_CHARACTERS = 100
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+|\d+")
+# What every key below has in it: most others need no closer look.
+_PERSON_HINT = re.compile("cont|kont|mail|phon|fon|tel|fax|mobil|hand|landl|whats|name|birth|dob|geb|iban|ansp", re.I)
 # Joined without separators, so that first_name, firstName and First-Name are one.
 _PERSON_KEYS = frozenset({
     "contact", "contacts", "contactperson", "contactname", "contactdetails", "contactinfo", "contactdata",
@@ -113,7 +115,7 @@ _PERSON_BEGINNINGS = (("birth",), ("email",), ("e", "mail"), ("phone", "number")
 @lru_cache(maxsize=4096)
 def kind_of_key(key: str) -> str | None:
     """What a key betrays: `person` where it names one, else what its text holds as any other text would."""
-    if len(key) <= _KEY_MAX_CHARACTERS:
+    if len(key) <= _KEY_MAX_CHARACTERS and _PERSON_HINT.search(key):
         words = tuple(word.lower() for word in _WORD.findall(key))
         if "".join(words) in _PERSON_KEYS:
             return "person"

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loopd.protocol import personal_data
 from loopd.protocol.personal_data import find_personal_data, kind_of_key
 
 TEXTS_WITH_PERSONAL_DATA = [
@@ -264,3 +265,8 @@ def test_pointers_never_tell_the_value(value):
 def test_long_texts_are_searched_in_linear_time(text):
     # Quadratic work on these would take minutes; the suite would not end.
     assert isinstance(find_personal_data({"notes": text}), list)
+
+
+def test_the_quick_look_at_a_key_misses_none_of_the_listed():
+    joined = [*personal_data._PERSON_KEYS, *("_".join(ending) for ending in personal_data._PERSON_ENDINGS)]
+    assert {key for key in joined if kind_of_key(key) != "person"} == set()
