@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -52,10 +53,9 @@ def transcript(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         assert shell.returncode == 0, printed
         yield printed
     finally:
-        try:
+        # The script's last line has ended the nodes, if it came so far.
+        with suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # the script's last line ended the nodes
 
 
 def test_the_five_minutes_lead_from_two_directories_to_a_selected_offer(transcript: str) -> None:
