@@ -273,7 +273,7 @@ class Flooding:
                     received.origin_timestamp,
                     received.origin_signature,
                     copy.ttl,
-                    copy.hop_value.hex() if copy.hop_value is not None else None,
+                    copy.hop_value,
                     received.body,
                     now_ms,
                     copy.announcement.valid_until_ms,
