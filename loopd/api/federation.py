@@ -3,6 +3,7 @@
 from typing import Any
 
 from loopd.api.answers import LD_JSON, Answer, entity_answer, json_answer
+from loopd.api.node_effects import DOCUMENT_REFUSALS
 from loopd.api.requests import Request
 from loopd.api.routes import LIMIT, Body, QueryParameter, RateClass, Route, Success
 from loopd.clock import Clock
@@ -78,7 +79,7 @@ class FederationRoutes:
                     ),
                 },
                 refusals={
-                    400: ("unknown_context", "personal_data", "origin_mismatch", "bad_endpoint", "bad_public_key"),
+                    400: (*DOCUMENT_REFUSALS, "origin_mismatch", "bad_endpoint", "bad_public_key"),
                     401: ("missing_header", "bad_timestamp", "clock_skew", "bad_signature", "wrong_target"),
                     409: ("own_node",),
                 },

@@ -15,7 +15,7 @@ from loopd.federation.authentication import NodeCaller
 Effect = Callable[[Tx], None]
 
 ACCEPTED: Final = Success(description="Taken, durably", schema="FederateAcceptedResponse")
-DOCUMENT_REFUSALS: Final = ("unknown_context", "personal_data")
+DOCUMENT_REFUSALS: Final = ("unknown_context", "bad_json_ld", "personal_data")
 
 
 class AcceptOnce(Protocol):

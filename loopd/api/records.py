@@ -15,7 +15,7 @@ from loopd.protocol.subjects import SubjectKind
 from loopd.registry.service import Registry
 
 # What check_document refuses beyond what every route with a body does.
-DOCUMENT_REFUSALS: Final = ("unknown_context", "personal_data")
+DOCUMENT_REFUSALS: Final = ("unknown_context", "bad_json_ld", "personal_data")
 _REGISTRATION_REFUSALS: Final = ("bad_id", "bad_quantity", "bad_time", "expires_before_available")
 
 _CURSOR: Final = QueryParameter(

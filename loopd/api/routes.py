@@ -166,7 +166,9 @@ def refusals_of(route: Route) -> dict[int, tuple[str, ...]]:
         listed = found.setdefault(status, [])
         listed.extend(reason for reason in reasons if reason not in listed)
 
-    add(400, "unknown_parameter", *(parameter.reason for parameter in route.query))
+    add(400, "unknown_parameter", "bad_query", *(parameter.reason for parameter in route.query))
+    if route.query:
+        add(400, "repeated_parameter")
     if route.body is Body.NONE:
         add(400, "unexpected_body")
     else:
