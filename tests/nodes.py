@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import Message
 from functools import cache
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from loopd.net.tls import DevelopmentAuthority
+from loopd.net.tls import DevelopmentAuthority, development_names
 from loopd.net.unix_path import short_unix_path
 from loopd.protocol.contexts import context_url
 from loopd.protocol.timestamps import format_timestamp
@@ -296,8 +296,8 @@ class RunningNode:
         return self.request("POST", path, body, scope=scope)
 
     def admin(self, method: str, path: str, body: Any = None) -> Answer:
-        """A request to the admin socket, `path` below `/admin/v1` unless it begins with `/api`."""
-        full = path if path.startswith("/api") else f"/admin/v1{path}"
+        """A request to the admin socket, `path` below `/admin/v1` unless it begins with `/api` or `/metrics`."""
+        full = path if path.startswith(("/api", "/metrics")) else f"/admin/v1{path}"
         with closing(_UnixConnection(self.root / "admin.sock")) as connection:
             return send(connection, method, full, _bytes(body), {"Content-Type": "application/json"})
 
@@ -392,7 +392,7 @@ def client_context(ca_file: Path) -> ssl.SSLContext:
 def issue_certificate(base: Path) -> tuple[Path, Path]:
     """A certificate for 127.0.0.1 from the authority of `base`, and its key."""
     authority = DevelopmentAuthority.open_or_create(base / "ca", datetime.now(UTC))
-    issued = authority.issue(["127.0.0.1"], datetime.now(UTC))
+    issued = authority.issue(development_names("127.0.0.1", "127.0.0.1"), datetime.now(UTC))
     number = next(_numbers)
     certificate, key = base / f"certificate-{number}.pem", base / f"key-{number}.pem"
     certificate.write_bytes(issued.certificate_pem)
@@ -430,7 +430,7 @@ def befriend(a: RunningNode, b: RunningNode) -> None:
 
 def chain(nodes: Sequence[RunningNode]) -> None:
     """Make each node a peer of the next."""
-    for left, right in zip(nodes, nodes[1:], strict=False):
+    for left, right in pairwise(nodes):
         befriend(left, right)
 
 
