@@ -143,7 +143,7 @@ def _kind_of_text(text: str, key: str) -> str | None:
         return "email"
     if not _SIX_DIGITS.match(text) or not _NUMBER_HINT.search(text):
         return None
-    if _has_iban(text):
+    if _LOOP_ID.fullmatch(text) is None and _has_iban(text):
         return "iban"
     if _has_phone(text, key):
         return "phone"
@@ -179,6 +179,9 @@ _IBAN_LENGTH = {
 }  # fmt: skip
 _IBAN_BEGINNING = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}", re.ASCII)
 _IBAN_SEPARATORS = " -\u00a0\u202f"
+_IBAN_GROUP = 4
+# Random characters behind a hyphen pass for an IBAN now and then.
+_LOOP_ID = re.compile(r"(?:MAT|PRD|TXN)-[A-Z0-9-]+", re.ASCII)
 
 
 def _has_iban(text: str) -> bool:
@@ -186,19 +189,22 @@ def _has_iban(text: str) -> bool:
         length = _IBAN_LENGTH.get(match.group()[:2].upper())
         if length is None:
             continue
-        # Printed in groups of four, an IBAN has at most one separator for each group.
+        # Printed in groups of four, an IBAN has at most one separator for each group. Hyphens stand between all of
+        # them or nowhere: a UUID's do not.
         window = text[match.start() : match.start() + 2 * length]
-        symbols = ""
+        symbols, hyphens = "", 0
         for position, symbol in enumerate(window):
             if symbol.isascii() and symbol.isalnum():
                 symbols += symbol.upper()
                 if len(symbols) == length:
                     following = window[position + 1 : position + 2]
-                    if not following.isalnum() and _is_iban(symbols):
+                    if not following.isalnum() and hyphens in (0, (length - 1) // _IBAN_GROUP) and _is_iban(symbols):
                         return True
                     break
-            elif symbol not in _IBAN_SEPARATORS:
+            elif symbol not in _IBAN_SEPARATORS or len(symbols) % _IBAN_GROUP:
                 break
+            else:
+                hyphens += symbol == "-"
     return False
 
 
