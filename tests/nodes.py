@@ -331,8 +331,9 @@ class RunningNode:
 
     def peer(self, node_id: str) -> dict[str, Any] | None:
         """What this node's list says of a peer."""
-        listed = self.admin("GET", "/peers").json()["peers"]
-        return next((entry for entry in listed if entry["id"] == node_id), None)
+        answer = self.admin("GET", "/peers")
+        assert answer.status == 200, answer.body
+        return next((entry for entry in answer.json()["peers"] if entry["id"] == node_id), None)
 
     def standing(self, node_id: str) -> str | None:
         """How a node stands here: peer, pending, waiting, suspended; None where it is in no list."""

@@ -58,9 +58,10 @@ def left_behind(node: RunningNode) -> dict[str, list[str]]:
 
 
 async def chain_breaks_at(node: RunningNode) -> int | None:
-    async with await Database.open(node.root / "loopd.db", DatabaseSettings(), SystemClock()) as database:
-        async with database.snapshot() as reader:
-            return (await AuditLog(SystemClock()).verify(reader)).first_break
+    clock = SystemClock()
+    database = await Database.open(node.root / "loopd.db", DatabaseSettings(), clock)
+    async with database, database.snapshot() as reader:
+        return (await AuditLog(clock).verify(reader)).first_break
 
 
 def test_every_answered_registration_survives_and_none_is_half(tmp_path: Path) -> None:
