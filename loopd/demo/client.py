@@ -17,6 +17,8 @@ from loopd.protocol.errors import Refusal
 from loopd.protocol.json_text import dump_json, read_json
 
 REQUEST_TIMEOUT_S: Final = 15.0
+# Short, so that it is seen soon when the node has ended and something else holds its port in silence.
+HEALTH_TIMEOUT_S: Final = 2.0
 
 T = TypeVar("T")
 
@@ -68,8 +70,9 @@ class Client:
         """Wait until a node that was just started serves."""
 
         async def serves() -> bool | None:
+            timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S)
             with suppress(aiohttp.ClientError, TimeoutError):
-                async with self._session.get(f"{node.address}/health") as answer:
+                async with self._session.get(f"{node.address}/health", timeout=timeout) as answer:
                     return answer.status == 200 or None
             return None
 

@@ -137,7 +137,7 @@ class Scenario:
         record = answer.value
         return {
             "node": MUNICH.node_id,
-            "request": f"POST {munich.address}/api/v1/material",
+            "request": f"POST {MUNICH.node_id}/api/v1/material",
             "token_command": self._nodes.shown(*words),
             "answer": answer.status,
             "id": record["id"],
@@ -200,7 +200,7 @@ class Scenario:
             "from": answer.value["from"],
             "breakdown": answer.value["breakdown"],
             "loop_cost": answer.value["loop_cost"],
-            "request": f"POST {munich.address}{path}",
+            "request": f"POST {MUNICH.node_id}{path}",
             "answer": answer.status,
         }
         return {"bids": [*cities, local]}
@@ -222,7 +222,7 @@ class Scenario:
         record = await client.get(munich, MATERIAL_PATH)
         return {
             "node": MUNICH.node_id,
-            "request": f"POST {munich.address}{path}",
+            "request": f"POST {MUNICH.node_id}{path}",
             "answer": answer.status,
             "selected": answer.value["selected"],
             "reason": answer.value["reason"],

@@ -112,23 +112,14 @@ class Show:
             (node["node"], node["address"], _short(node["fingerprint"]), _percent(node["signal"]))
             for node in facts["nodes"]
         ]
-        self._table(("node", "address", "fingerprint of its key", f">signal for {facts['category']}"), rows)
-        self._say("The signal is what a city voted to add to the price when such material leaves or enters it.")
+        self._table(("node", "address", "fingerprint of its key", ">its signal"), rows)
+        self._say(f"The signal is what a city voted to add to the price when {facts['category']} leaves or enters.")
 
     def _handshake(self, facts: Facts) -> None:
         for link in facts["links"]:
             self._command(link["command"])
-        rows = [
-            (
-                link["from"],
-                _short(link["own_fingerprint"]),
-                link["to"],
-                _short(link["peer_fingerprint"]),
-                link["status"],
-            )
-            for link in facts["links"]
-        ]
-        self._table(("node", "its key", "peer", "the peer's key", "handshake"), rows)
+        rows = [(link["from"], link["to"], _short(link["peer_fingerprint"]), link["status"]) for link in facts["links"]]
+        self._table(("node", "its peer", "shows the key", "handshake"), rows)
         self._say("Munich and Berlin have not met: what they know of each other, they know through Vienna.")
 
     def _register(self, facts: Facts) -> None:
@@ -173,9 +164,10 @@ class Show:
                     Text(_amount(bid["loop_cost"]), style="bold"),
                 )
             )
-        columns = ("bidder", ">price", ">+ Munich's signal", ">+ own signal", ">+ distance", ">= LoopCost")
+        columns = ("bidder", ">price", ">+ export", ">+ import", ">+ distance", ">= LoopCost")
         self._table(columns, rows)
-        self._say("Between cities both signals and the way count (0.02 LC a km); inside a city the price alone does.")
+        self._say("Export is Munich's signal, import the bidder's own; a kilometre costs 0.02 LC.")
+        self._say("Within a city the price alone counts.")
 
     def _rank(self, facts: Facts) -> None:
         rows = []
@@ -207,13 +199,13 @@ class Show:
                 entry["node"],
                 Text(decided[entry["node"]]["status"], style="yellow"),
                 str(decided[entry["node"]]["reason"]),
-                "available" if entry["available"] else "no longer available",
+                "yes" if entry["available"] else "no",
                 str(entry["hop"]),
                 entry["via"],
             )
             for entry in facts["heard"]
         ]
-        self._table(("node", "its bid", "because", "the material", ">heard at hop", "from whom"), rows)
+        self._table(("node", "its bid", "because", "available", ">hop", "from whom"), rows)
 
     # How a line and a table look
 
@@ -271,4 +263,4 @@ def _why(offer: Facts, claimed: Decimal | None) -> str:
         return str(offer["reason"])
     if claimed is None:
         return f"local to {MUNICH.name}"
-    return "bidder's figure agrees" if claimed == offer["loop_cost"] else f"bidder says {_amount(claimed)}"
+    return "figures agree" if claimed == offer["loop_cost"] else f"bidder says {_amount(claimed)}"

@@ -1,0 +1,133 @@
+"""How the steps look: colour on a terminal, plain text in a pipe, and what nodes say shown as they say it."""
+
+import io
+import re
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from loopd.demo.failure import DemoFailed
+from loopd.demo.scenario import Step
+from loopd.demo.show import Show
+
+# What steers a terminal; beside it, lines without a letter or digit are the moving part.
+CODES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _plain_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+def offer(rank: int | None, bidder: str, cost: int | None, **more: Any) -> dict[str, Any]:
+    parts = dict.fromkeys(("base", "export", "import", "distance"), Decimal(1))
+    breakdown = None if cost is None else parts
+    return {"rank": rank, "from": bidder, "breakdown": breakdown, "loop_cost": cost, "reason": None, **more}
+
+
+RANKING = {
+    "offers": [
+        offer(1, "munich-farm", 50),
+        offer(2, "berlin.loop", 103, claimed_loop_cost=Decimal("103.00")),
+        offer(3, "vienna.loop", 104, claimed_loop_cost=Decimal("99.5")),
+        offer(None, "graz.loop", None, claimed_loop_cost=10, reason="signals_unknown"),
+    ]
+}
+
+
+def shown(stream: io.StringIO, step: Step, facts: dict[str, Any]) -> list[str]:
+    show = Show(stream)
+    show.begins(step)
+    show.happened(step, facts)
+    text = CODES.sub("", stream.getvalue())
+    return [" ".join(line.split()) for line in text.splitlines() if any(map(str.isalnum, line))]
+
+
+def test_every_place_in_the_ranking_has_its_reason() -> None:
+    heading, _, *rows = shown(io.StringIO(), Step.RANK, RANKING)
+    assert heading == "1 Munich ranks the bids by its own reckoning"
+    assert rows == [
+        "1 munich-farm 1.00 1.00 1.00 1.00 50.00 local to Munich",
+        "2 berlin.loop 1.00 1.00 1.00 1.00 103.00 figures agree",
+        "3 vienna.loop 1.00 1.00 1.00 1.00 104.00 bidder says 99.50",
+        "– graz.loop – – – – – signals_unknown",
+    ]
+
+
+def test_a_signature_that_did_not_hold_is_shown_so() -> None:
+    entry = {"node": "vienna.loop", "hop": 1, "ttl": 3, "via": "munich.loop", "verified": False, "after_ms": 7}
+    *_, row, _ = shown(io.StringIO(), Step.HEAR, {"heard": [entry]})
+    assert row == "vienna.loop 1 3 munich.loop not verified 7 ms"
+
+
+def test_a_terminal_gets_colour_and_no_line_beyond_the_width() -> None:
+    terminal, pipe = Terminal(), io.StringIO()
+    shown(terminal, Step.RANK, RANKING)
+    shown(pipe, Step.RANK, RANKING)
+    assert "\x1b[" in terminal.getvalue()
+    assert "\x1b" not in pipe.getvalue()
+    assert max(map(len, pipe.getvalue().splitlines())) <= 100
+
+
+def test_a_narrow_terminal_loses_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    facts = {"offers": [each for each in RANKING["offers"] if each["from"] != "vienna.loop"]}
+    wide = shown(io.StringIO(), Step.RANK, facts)
+    assert shown(Terminal(), Step.RANK, facts) == wide
+
+
+def test_what_is_to_be_typed_stands_on_one_line() -> None:
+    stream = io.StringIO()
+    line = f"curl --cacert {'x' * 150}/ca.pem https://127.0.0.1:8443/docs"
+    Show(stream).closing([("Ask them:", [line])])
+    assert f"   {line}\n" in stream.getvalue()
+
+
+def test_markup_in_what_a_node_says_is_text() -> None:
+    facts = {
+        "request": "POST https://127.0.0.1/[bold]x[/bold]",
+        "answer": 200,
+        "selected": "[red]farm[/red]",
+        "reason": "[/]",
+        "material": {"availability": "[blink]reserved"},
+    }
+    lines = shown(io.StringIO(), Step.SELECT, facts)
+    assert lines[1:] == [
+        "POST https://127.0.0.1/[bold]x[/bold] → 200",
+        "selected: [red]farm[/red], reason: [/]",
+        "The material is now [blink]reserved.",
+    ]
+
+
+class Broken(io.StringIO):
+    """A pipe whose reader has gone."""
+
+    def write(self, text: str, /) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_a_reader_that_goes_away_ends_the_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The real one points standard output, which is pytest's here, to nowhere.
+    monkeypatch.setattr("os.dup2", lambda *_: None)
+    monkeypatch.setattr("sys.stdout", open_like_a_file())
+    with pytest.raises(DemoFailed, match="nobody reads on"):
+        Show(Broken()).opening()
+
+
+def open_like_a_file() -> io.StringIO:
+    class File(io.StringIO):
+        def fileno(self) -> int:
+            return 1
+
+    return File()
