@@ -156,6 +156,7 @@ HOPS = [
 ORIGINS = [
     hop("another origin in the header", {"X-Loop-Origin": "berlin.loop"}, reason="origin_mismatch"),
     hop("an origin of noise", {"X-Loop-Origin": "' OR 1=1--"}, reason="origin_mismatch"),
+    hop("an origin of raw bytes", {"X-Loop-Origin": "\xfcber.loop"}, reason="origin_mismatch"),
     hop("no origin, but its time and word", {"X-Loop-Origin": None}, reason="bad_origin_signature", status=401),
     hop("no time of the origin's", {"X-Loop-Origin-Timestamp": None}, reason="bad_origin_signature", status=401),
     hop("no word of the origin's", {"X-Loop-Origin-Signature": None}, reason="bad_origin_signature", status=401),
