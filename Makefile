@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint typecheck contracts unit bench bench-short lock generate install clean
+.PHONY: help setup run test test-browser lint typecheck contracts unit bench bench-short lock generate install clean
 
 help: ## what can be made here
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,11 @@ contracts: setup
 
 unit: setup
 	$(BIN)/python -m pytest
+
+test-browser: setup ## look at /docs in a headless Chromium, which must be installed
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+		{ echo "make test-browser: no browser here; on Debian: apt-get install chromium" >&2; exit 1; }
+	$(BIN)/python -m pytest -o python_files='browse_*.py' tests/browser
 
 bench: setup ## measure the node beside its bare parts, into docs/performance.md (a minute and a half)
 	$(BIN)/python -m bench --write docs/performance.md

@@ -106,7 +106,7 @@ def _shown(route: Route, identity: ApiIdentity) -> dict[str, Any]:
         "query": route.query,
         "takes_idempotency_key": route.takes_idempotency_key,
         "successes": [
-            (status, success.description, _schema_text(success.schema), success.content_type)
+            (status, success.description.rstrip("."), _schema_text(success.schema), success.content_type)
             for status, success in sorted(route.successes.items())
         ],
         "refusals": list(refusals_of(route).items()),

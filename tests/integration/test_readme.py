@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,28 @@ from tests.nodes import free_port
 ROOT = Path(__file__).resolve().parents[2]
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 README = FENCED.sub("", (ROOT / "README.md").read_text(encoding="utf-8"))
+# What the blocks use of curl, for a machine that has none.
+CURL = """\
+import argparse, ssl, time, urllib.error, urllib.request
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--silent", action="store_true")
+parser.add_argument("--retry", type=int, default=0)
+parser.add_argument("--retry-connrefused", action="store_true")
+parser.add_argument("--cacert")
+parser.add_argument("urls", nargs="+")
+wanted = parser.parse_args()
+context = ssl.create_default_context(cafile=wanted.cacert)
+for url in wanted.urls:
+    for left in range(wanted.retry, -1, -1):
+        try:
+            print(urllib.request.urlopen(url, context=context).read().decode(), end="", flush=True)
+            break
+        except urllib.error.URLError:
+            if left == 0:
+                raise
+            time.sleep(1)
+"""
 MATERIAL = "MAT-DE-MUC-2026-FOOD-B847F3"
 TIMEOUT_S = 120
 
@@ -38,6 +61,9 @@ def transcript(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for port in ("8443", "8444"):
         assert port in script
         script = script.replace(port, str(free_port()))
+    if shutil.which("curl") is None:
+        (directory / "curl.py").write_text(CURL)
+        script = script.replace("curl --silent", f"{shlex.quote(sys.executable)} curl.py --silent")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     shell = subprocess.Popen(
         ["bash", "-e", "-c", script],
