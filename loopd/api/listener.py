@@ -15,6 +15,7 @@ from loopd.api.answers import http_response, refusal_answer
 from loopd.api.client_address import ClientAddresses, client_key
 from loopd.api.request_context import begin_request
 from loopd.api.settings import ApiSettings
+from loopd.net.unix_path import short_unix_path
 from loopd.protocol.errors import Invalid, Unavailable
 from loopd.protocol.json_text import dump_json
 
@@ -208,7 +209,8 @@ def _bind_private(path: Path) -> socket.socket:
         # Between bind and chmod anyone could connect; with the mask there is no between.
         earlier_mask = os.umask(0o177)
         try:
-            unix_socket.bind(str(path))
+            with short_unix_path(path) as bindable:
+                unix_socket.bind(bindable)
         finally:
             os.umask(earlier_mask)
         unix_socket.setblocking(False)

@@ -89,6 +89,17 @@ def test_a_second_daemon_on_the_directory_is_refused(node: RunningNode) -> None:
     assert node.get("/health").json()["node"] == "a.loop"
 
 
+def test_a_directory_may_lie_deeper_than_a_socket_path_is_long(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 60) / ("e" * 60)
+    deep.mkdir(parents=True)
+    node = RunningNode.init(deep, "a")
+    with running(node):
+        assert node.cli("status").status == 0
+        assert (node.root / "admin.sock").stat().st_mode & 0o777 == 0o600
+        assert node.stop() == 0
+    assert not (node.root / "admin.sock").exists()
+
+
 def test_a_copy_made_while_clients_register_is_a_whole_node(node: RunningNode, tmp_path: Path) -> None:
     token, enough, answered = node.token("material:write"), Event(), []
     headers = {"Content-Type": DOCUMENT, "Authorization": f"Bearer {token}"}
