@@ -1,13 +1,18 @@
 """What was to be sent is sent: to peers that were down, by senders that were killed, once (§9.3, §9.4)."""
 
+import json
+import random
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.nodes import RunningNode, chain, eventually, init_nodes, running, settled
+from tests.nodes import RunningNode, befriend, chain, eventually, init_nodes, running, settled
+
+KILLS = 3
 
 
 @pytest.fixture
@@ -95,3 +100,23 @@ def test_a_withdrawal_reaches_who_was_down_for_all_of_it(three: list[RunningNode
     settled(*three)
     # Only the newest state was worth sending.
     assert (b.decisions(), c.decisions()) == (1, 1)
+
+
+def test_however_often_they_are_killed_nothing_is_lost(tmp_path: Path) -> None:
+    a, b = init_nodes(tmp_path, "a", "b")
+    moments = random.Random(20261122)
+    with running(a, b):
+        befriend(a, b)
+        told = set()
+        for _ in range(KILLS):
+            for node in moments.sample((a, b), 2):
+                told |= {a.register() for _ in range(10)}
+                time.sleep(moments.uniform(0, 0.1))
+                node.kill9()
+                node.start()
+        settled(a, b)
+        with closing(sqlite3.connect(b.root / "loopd.db")) as connection:
+            heard = [row[0] for row in connection.execute("SELECT subject FROM heard")]
+            decided = connection.execute("SELECT payload FROM audit_entry WHERE kind = 'node_interaction'").fetchall()
+        assert set(heard) == told
+        assert [json.loads(row[0]).get("reason") for row in decided].count("accepted") == len(told)
