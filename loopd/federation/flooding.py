@@ -29,6 +29,7 @@ from loopd.net.http_client import DialError
 from loopd.protocol.announcement import TYPE, read_announcement
 from loopd.protocol.documents import check_document
 from loopd.protocol.errors import Forbidden, Invalid, Unauthorized, Unavailable
+from loopd.protocol.ids import is_node_id
 from loopd.protocol.nodes import Standing
 from loopd.protocol.signing import (
     X_LOOP_HOP,
@@ -310,6 +311,9 @@ def read_copy(caller: NodeCaller, headers: Mapping[str, str], body: bytes) -> Re
         origin, timestamp, signature = caller.node_id, caller.timestamp_text, caller.signature
     if not origin or not timestamp or not signature:
         raise Unauthorized("bad_origin_signature", f"{', '.join(names)} come together.")
+    if not is_node_id(origin):
+        # Nothing is looked up by it: what stands in a header need not even be text.
+        raise Invalid(Reason.ORIGIN_MISMATCH, f"{X_LOOP_ORIGIN} names no node.")
     copy = _copy(value, body, caller.node_id, origin, timestamp, ttl, hop_value, caller.verified)
     return Received(copy, body, timestamp, signature, short_form, not short_form or caller.target is None)
 

@@ -89,8 +89,7 @@ def message_id(origin: str, origin_timestamp: str, body: bytes, anchored: bool) 
     another LF stand between, so that a plain node can say the same thing again later.
     """
     head = f"{origin}\n" if anchored else f"{origin}\n{origin_timestamp}\n"
-    # As for the signing string: any header bytes have an id, and only then are found to name nobody.
-    return hashlib.sha256(head.encode("utf-8", "surrogateescape") + body).digest()
+    return hashlib.sha256(head.encode("utf-8") + body).digest()
 
 
 def check_timestamp(text: str, now_ms: int) -> int:
