@@ -46,6 +46,16 @@ PLAIN_ANNOUNCEMENT_VALIDITY_MS = 24 * 3600 * 1000
 # How long an id is remembered after its message ended, so that a late copy is still known.
 SEEN_GRACE_MS = 600_000
 
+# Repair between two nodes (§9.4). A message fits a batch of the link; the protocol knows no frame below the least one.
+RECONCILIATION_FRAME_MAX_BYTES = 255 * 1024
+RECONCILIATION_FRAME_MIN_BYTES = 4096
+# Ids that one side can lack: as many as a node can be set to hold. Beyond: a protocol error.
+RECONCILIATION_ITEMS_MAX = 5_000_000
+# Messages of one comparison: an honest one needs a few, and one for each frame of ids. Beyond: a protocol error.
+RECONCILIATION_MESSAGES_MAX = 5_000
+# TTLs in one message, 32 KiB of them. Beyond: a protocol error.
+RECONCILIATION_TTLS_MAX = 128 * 1024
+
 # The highest revision a subject can reach, exact in every JSON reader and in the database. Beyond: 400.
 REVISION_MAX = 2**53 - 1
 
@@ -99,3 +109,26 @@ REPLACED_BIDS_KEPT = 10
 BID_MAX_VALIDITY_S = 30 * 24 * 3600
 # How long a node that bid is tried to be told what became of its bid.
 BID_STATUS_DELIVERY_MS = 7 * 24 * 3600 * 1000
+
+# Links between nodes. A batch of frames, packed or unpacked; a larger one is a protocol error and ends the link.
+LINK_BATCH_MAX_BYTES = 256 * 1024
+LINK_BATCH_MAX_FRAMES = 4096
+# A body that leaves room for its frame's other fields; a larger one goes as a request of §8.2.
+LINK_BODY_MAX_BYTES = 240 * 1024
+# Headers of a request over a link, and the characters of each; beyond: a protocol error.
+LINK_HEADERS_MAX = 32
+LINK_HEADER_MAX_CHARACTERS = 1024
+# What a link may hold in flight towards its receiver: the most credit that anybody grants or takes.
+LINK_CREDIT_MAX_BYTES = 1024 * 1024
+LINK_CREDIT_MAX_FRAMES = 1024
+# Frames that wait to be sent over a link; beyond, the link is too slow for what it must carry and is closed.
+LINK_QUEUE_MAX_FRAMES = 8192
+LINK_QUEUE_MAX_BYTES = 4 * 1024 * 1024
+# Offers of messages over one link that are not settled yet, and their bodies; beyond, the log waits.
+LINK_OFFERS_MAX = 512
+LINK_OFFERS_MAX_BYTES = 1024 * 1024
+# Ids that one peer offered and that wait for their body; beyond, the offer is put off.
+LINK_WAITING_MAX = 1024
+# What a node remembers to spare its links; the oldest is forgotten, which costs a needless body and nothing else.
+SPREAD_MESSAGES_REMEMBERED = 20_000
+SPREAD_ORIGINS_REMEMBERED = 5_000

@@ -1,10 +1,11 @@
-"""What nodes sign: requests to each other (§9.2) and announcements (§9.3), as the exact bytes.
+"""What nodes sign, as the exact bytes: requests to each other (§9.2), announcements (§9.3), a link's challenge.
 
 See docs/protocol-notes.md, Signatures. Nothing here knows a key: `loopd.crypto.keys` signs and verifies.
 """
 
 import hashlib
 import re
+from enum import StrEnum
 from typing import Final
 
 from loopd.protocol.errors import Unauthorized
@@ -28,7 +29,11 @@ X_LOOP_HOP: Final = "X-Loop-Hop"
 API_ROOT: Final = "/api/v1"
 ANNOUNCE_PATH: Final = f"{API_ROOT}/federate/announce"
 
+# The random bytes that each side of a link gives the other to sign.
+LINK_NONCE_BYTES: Final = 32
+
 _REQUEST_VERSION: Final = "loop-node-request-v1"
+_LINK_VERSION: Final = "loop-link-v1"
 _API_ROOT: Final = re.compile(rf"{API_ROOT}(?=[/?]|\Z)")
 _UTC_ENDINGS: Final = ("Z", "z", "+00:00", "-00:00")
 
@@ -71,6 +76,29 @@ def request_signing_string(
 def announcement_signing_string(origin: str, origin_timestamp: str, body: bytes) -> bytes:
     """The bytes that `X-Loop-Origin-Signature` signs: the request by which the origin announces, without a target."""
     return request_signing_string("POST", ANNOUNCE_PATH, origin, origin_timestamp, None, body)
+
+
+class LinkRole(StrEnum):
+    """Who signs in a link's challenge: the side that dialled, or the side that was called."""
+
+    INITIATOR = "initiator"
+    RESPONDER = "responder"
+
+
+def link_challenge_string(
+    role: LinkRole, initiator: str, responder: str, initiator_nonce: bytes, responder_nonce: bytes
+) -> bytes:
+    """The bytes that each side of a link signs: six lines joined by LF, UTF-8, the nonces in lower-case hex.
+
+    `role` is the signer's own: neither side can be made to sign what the other one would have to. ValueError for an id
+    with a line break and for a nonce that is not 32 bytes.
+    """
+    if len(initiator_nonce) != LINK_NONCE_BYTES or len(responder_nonce) != LINK_NONCE_BYTES:
+        raise ValueError(f"a nonce has {LINK_NONCE_BYTES} bytes")
+    if "\n" in initiator or "\n" in responder:
+        raise ValueError("a signed value holds a line break")
+    lines = (_LINK_VERSION, role.value, initiator, responder, initiator_nonce.hex(), responder_nonce.hex())
+    return "\n".join(lines).encode()
 
 
 def replay_digest(signing_string: bytes, ttl_header: str | None, hop_header: str | None) -> bytes:
