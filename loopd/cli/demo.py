@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -206,5 +206,4 @@ def _loopd() -> str:
 def _short_path(path: Path) -> str:
     """The path from here, where that is shorter."""
     absolute = path.absolute()
-    here: Any = os.path.relpath(absolute)
-    return min(str(absolute), str(here), key=len)
+    return min(str(absolute), os.path.relpath(absolute), key=len)

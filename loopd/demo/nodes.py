@@ -89,9 +89,6 @@ class Nodes:
             for city, port in zip(CITIES, ports, strict=True)
         }
 
-    def __iter__(self) -> Any:
-        return iter(self._by_id.values())
-
     def of(self, city: City) -> Node:
         """The node of a city."""
         return self._by_id[city.node_id]
