@@ -26,6 +26,9 @@ fi
 [ -d /var/lib/loopd ] || install -d -o loopd -g loopd -m 0700 /var/lib/loopd
 
 "$python" -m venv "$prefix"
+runuser -u loopd -- "$prefix/bin/python" -c "" 2>/dev/null || fail \
+    "the user loopd cannot run $prefix/bin/python, which is $(readlink -f "$prefix/bin/python").
+  A Python below a home directory is closed to it: remove $prefix, and make install PYTHON=/usr/bin/python3"
 "$prefix/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
     --requirement "$source_directory/requirements.lock"
 "$prefix/bin/python" -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps \
