@@ -49,8 +49,8 @@ SEEN_GRACE_MS = 600_000
 # Repair between two nodes (§9.4). A message fits a batch of the link; the protocol knows no frame below the least one.
 RECONCILIATION_FRAME_MAX_BYTES = 255 * 1024
 RECONCILIATION_FRAME_MIN_BYTES = 4096
-# Ids that one side can lack: as many as a node can be set to hold. Beyond: a protocol error.
-RECONCILIATION_ITEMS_MAX = 5_000_000
+# Ids that one comparison may find lacking, where nothing else is set. Beyond: a protocol error.
+RECONCILIATION_NEED_MAX = 100_000
 # Messages of one comparison: an honest one needs a few, and one for each frame of ids. Beyond: a protocol error.
 RECONCILIATION_MESSAGES_MAX = 5_000
 # TTLs in one message, 32 KiB of them. Beyond: a protocol error.
@@ -129,6 +129,7 @@ LINK_OFFERS_MAX = 512
 LINK_OFFERS_MAX_BYTES = 1024 * 1024
 # Ids that one peer offered and that wait for their body; beyond, the offer is put off.
 LINK_WAITING_MAX = 1024
-# What a node remembers to spare its links; the oldest is forgotten, which costs a needless body and nothing else.
-SPREAD_MESSAGES_REMEMBERED = 20_000
-SPREAD_ORIGINS_REMEMBERED = 5_000
+# What a node remembers to spare its links: messages of late, for itself and each link, and origins. The oldest is
+# forgotten, which costs a needless body and nothing else.
+SPREAD_MESSAGES_REMEMBERED = 4_096
+SPREAD_ORIGINS_REMEMBERED = 4_096
