@@ -51,6 +51,7 @@ from loopd.identity import Identity
 from loopd.net import tls
 from loopd.net.dial_guard import DialGuard
 from loopd.net.http_client import DialError, PeerClient
+from loopd.observe.metrics import AnnouncementMetrics
 from loopd.observe.systemd import ServiceManager
 from loopd.protocol.contexts import context_url
 from loopd.protocol.documents import check_document
@@ -96,7 +97,6 @@ class Node:
         self._database = database
         self._clock = SystemClock()
         self._started_at_ms = self._clock.now_ms()
-        self._decisions: Counter[str] = Counter()
         audit = AuditLog(self._clock)
         self._federation = Federation(
             identity,
@@ -122,6 +122,7 @@ class Node:
         )
         self._tokens = TokenStore(database, self._clock)
         self._metrics = RequestMetrics()
+        self._decisions = AnnouncementMetrics(self._metrics.registry)
         self._node_requests = NodeRequestWriter(database, self._clock)
 
     async def start(self) -> None:
@@ -131,13 +132,14 @@ class Node:
                 self._registry.subject_by_id,
                 self._exchange.request_answered,
                 self._fetch_signals,
-                lambda reason: self._decisions.update((reason,)),
+                self._decisions.count,
             )
         )
 
     async def stop(self) -> None:
-        """End the work in the background."""
+        """End the work in the background, once nobody calls any more and before the database closes."""
         await self._federation.stop()
+        await self._tokens.close()
 
     def apps(self) -> tuple[App, App]:
         """The public API and the operator's, over the same parts."""
@@ -207,7 +209,7 @@ class Node:
             **await self._statistics(),
             "peers": dict(Counter(peer["health"] or peer["status"] for peer in peers)),
             "queued": sum(peer["queue"] for peer in peers),
-            "announcements": dict(self._decisions),
+            "announcements": self._decisions.by_reason(),
             "writes": {"units": writer.units, "commits": writer.commits, "waiting": writer.waiting},
         }
 

@@ -28,12 +28,12 @@ _BEFORE = QueryParameter(
     maximum=_ENTRY_NUMBER_MAX,
 )
 
-# Peers, and the origins whose messages this node holds and so may relay. An introduced node's place is what it said
-# of itself, else what its newest announcement says.
+# Peers, and the origins whose messages this node holds and so may relay, whether or not they are to become peers. An
+# introduced node's place is what it said of itself, else what its newest announcement says.
 _LISTED = """
 SELECT n.*, m.origin_lat, m.origin_lon FROM node n
 LEFT JOIN message m ON m.message_number = (SELECT max(message_number) FROM message WHERE origin = n.node_id)
-WHERE n.standing IN ('peer', 'suspended') OR (n.standing = 'introduced' AND m.message_number IS NOT NULL)
+WHERE n.standing IN ('peer', 'suspended') OR (n.standing IN ('introduced', 'pending') AND m.message_number IS NOT NULL)
 ORDER BY n.node_id LIMIT :limit
 """
 

@@ -11,12 +11,14 @@ import structlog
 
 from loopd.api.requests import Principal
 from loopd.api.routes import Scope
+from loopd.audit.service import AuditKind, AuditLog
 from loopd.clock import Clock
 from loopd.database.database import Database
 from loopd.database.readers import Reader
 from loopd.database.writer import Tx
 from loopd.protocol.errors import Conflict, Invalid, NotFound, Unauthorized, Unavailable
 from loopd.protocol.limits import TOKEN_TTL_MAX_S, TOKEN_TTL_MIN_S, TOKENS_MAX
+from loopd.protocol.timestamps import format_timestamp
 
 # Secret scanners find a leaked token by its beginning.
 TOKEN_PREFIX: Final = "loopd_"  # noqa: S105 - the public part
@@ -63,6 +65,7 @@ class TokenStore:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._audit = AuditLog(clock)
         self._noting: dict[int, asyncio.Task[None]] = {}
 
     def create(self, tx: Tx, scopes: Collection[str], ttl_s: int, now_ms: int) -> Token:
@@ -84,6 +87,8 @@ class TokenStore:
         )
         if cursor.lastrowid is None:
             raise RuntimeError("an inserted token has no row id")
+        event = {"event": "token_created", "scopes": " ".join(parsed), "expires_at": format_timestamp(expires_at_ms)}
+        self._audit.append(tx, AuditKind.OPERATOR, f"token:{cursor.lastrowid}", event)
         return Token(cursor.lastrowid, text, parsed, now_ms, expires_at_ms)
 
     def verify(self, text: str) -> Principal:
@@ -122,6 +127,7 @@ class TokenStore:
         """From the commit on the token is refused. NotFound `unknown_token`."""
         if tx.execute("DELETE FROM api_token WHERE id = ?", (token_id,)).rowcount == 0:
             raise NotFound("unknown_token", "There is no token with this id.")
+        self._audit.append(tx, AuditKind.OPERATOR, f"token:{token_id}", {"event": "token_revoked"})
 
     async def close(self) -> None:
         """Wait for what is still being noted. Before the database closes."""

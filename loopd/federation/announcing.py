@@ -13,12 +13,13 @@ from loopd.audit.service import AuditKind, AuditLog
 from loopd.clock import Clock
 from loopd.crypto.hop_chain import hop_anchor
 from loopd.crypto.keys import encode_signature
+from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.federation.outbox import Outbox
 from loopd.federation.settings import FederationSettings
 from loopd.identity import Identity
 from loopd.protocol.announcement import build_announcement
-from loopd.protocol.limits import ANNOUNCEMENT_MAX_VALIDITY_MS, FLOOD_TTL_MAX
+from loopd.protocol.limits import ANNOUNCEMENT_MAX_VALIDITY_MS, FLOOD_TTL_MAX, REQUEST_CLOCK_TOLERANCE_MS
 from loopd.protocol.signing import announcement_signing_string, message_id
 from loopd.protocol.subjects import Subject
 from loopd.protocol.timestamps import format_timestamp
@@ -177,10 +178,15 @@ class Announcer:
         return _Last(row["revision"], bool(row["available"]), row["valid_until_ms"], row["widest_radius_km"])
 
 
-def due_renewals(tx: Tx, now_ms: int, limit: int) -> list[str]:
-    """Subjects whose announcement has reached half its validity."""
-    rows = tx.all(
-        "SELECT subject FROM own_announcement WHERE renew_at_ms <= ? ORDER BY renew_at_ms LIMIT ?", (now_ms, limit)
+def due_renewals(source: RowSource, validity_ms: int, now_ms: int, limit: int) -> list[str]:
+    """Subjects whose announcement has reached half its validity.
+
+    Also those that were announced ahead of the present moment, by a clock that was set back since: others refused
+    them for their times.
+    """
+    rows = source.all(
+        "SELECT subject FROM own_announcement WHERE renew_at_ms <= ? OR renew_at_ms > ? ORDER BY renew_at_ms LIMIT ?",
+        (now_ms, now_ms + validity_ms // 2 + REQUEST_CLOCK_TOLERANCE_MS, limit),
     )
     return [row["subject"] for row in rows]
 

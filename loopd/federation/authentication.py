@@ -93,8 +93,10 @@ class NodeCaller:
 class NodeAuthenticator:
     """Checks the sender's headers in the order of docs/protocol-notes.md.
 
-    `seek` looks among the peers' registries for a node this one has never met, and pins it as introduced;
-    `contacted_us` is told of every caller whose request held.
+    `settled` waits for a handshake with that node which is just under way: the other side, which already counts this
+    one as its peer, must not be refused before this one has written that down. `seek` looks among the peers' registries
+    for a node this one has never met, and pins it as introduced; `contacted_us` is told of every caller whose request
+    held.
     """
 
     def __init__(
@@ -102,12 +104,14 @@ class NodeAuthenticator:
         own_node_id: str,
         points: RowSource,
         clock: Clock,
+        settled: Callable[[str], Awaitable[None]],
         seek: Callable[[str], Awaitable[None]],
         contacted_us: Callable[[str], Awaitable[None]],
     ) -> None:
         self._own_node_id = own_node_id
         self._points = points
         self._clock = clock
+        self._settled = settled
         self._seek = seek
         self._contacted_us = contacted_us
 
@@ -141,6 +145,9 @@ class NodeAuthenticator:
         if not is_node_id(node_id) or node_id == self._own_node_id:
             raise Unauthorized("unknown_node", "X-Node-ID names no other node")
         node = nodes.find(self._points, node_id)
+        if node is None or node.standing is not Standing.PEER:
+            await self._settled(node_id)
+            node = nodes.find(self._points, node_id)
         if node is None:
             await self._seek(node_id)
             node = nodes.find(self._points, node_id)

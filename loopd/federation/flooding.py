@@ -28,7 +28,7 @@ from loopd.identity import Identity
 from loopd.net.http_client import DialError
 from loopd.protocol.announcement import TYPE, read_announcement
 from loopd.protocol.documents import check_document
-from loopd.protocol.errors import Forbidden, Invalid, Unauthorized, Unavailable
+from loopd.protocol.errors import Forbidden, Invalid, Refusal, Unauthorized, Unavailable
 from loopd.protocol.ids import is_node_id
 from loopd.protocol.nodes import Standing
 from loopd.protocol.signing import (
@@ -62,6 +62,14 @@ class Received:
     relayable: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The raw key under which an origin's signature held; `introduction` where it is to be pinned with the message."""
+
+    key: bytes
+    introduction: Introduction | None
+
+
 class Flooding:
     """Takes announcements from peers. `decided` counts each decision by its reason."""
 
@@ -89,8 +97,17 @@ class Flooding:
         """Take one announcement; the number under which it was accepted, after its commit.
 
         Invalid `bad_hop`, `origin_mismatch`, `bad_times` or what the document is refused for; Unauthorized
-        `bad_origin_signature`; Forbidden `not_a_peer`; Unavailable where the origin's key cannot be had now.
+        `bad_origin_signature`; Forbidden `not_a_peer`; Unavailable where the origin's key cannot be had now. Each is
+        counted by its reason, as what is accepted is.
         """
+        try:
+            return await self._receive(caller, headers, body)
+        except Refusal as refusal:
+            self._decided(refusal.reason)
+            log.info("announcement_refused", peer=caller.node_id, reason=refusal.reason)
+            raise
+
+    async def _receive(self, caller: NodeCaller, headers: Mapping[str, str], body: bytes) -> int:
         known = replay.recall(self._database.points, caller)
         if known is not None:
             return known
@@ -98,51 +115,70 @@ class Flooding:
             raise Forbidden("not_a_peer", "only peers announce; a handshake comes first")
         received = read_copy(caller, headers, body)
         now_ms = self._clock.now_ms()
-        foreseen = decide(received.copy, self._view(self._database.points, received), now_ms)
+        foreseen = self._decide(self._database.points, received, now_ms)
         if foreseen.held is None or received.short_form or not caller.verified:
             # Nothing would rest on the origin's signature, or the sender's own headers are it.
-            return await self._take(caller, received, None, signature_checked=foreseen.held is not None)
-        conflict, introduction = await self._origin_signature(caller, received)
-        if conflict:
+            return await self._take(caller, received, signature_checked=foreseen.held is not None)
+        proof = await self._origin_signature(caller, received)
+        if proof is None:
             return await self._hold(caller, received)
-        return await self._take(caller, received, introduction, signature_checked=True)
+        return await self._take(caller, received, signature_checked=True, proof=proof)
 
     async def _take(
-        self, caller: NodeCaller, received: Received, introduction: Introduction | None, *, signature_checked: bool
+        self, caller: NodeCaller, received: Received, *, signature_checked: bool, proof: Proof | None = None
     ) -> int:
         now_ms = self._clock.now_ms()
 
         def effect(tx: Tx) -> None:
-            if introduction is not None:
-                nodes.introduce(tx, introduction, now_ms)
-            decision = self.apply(tx, received, now_ms)
-            if decision.held is not None and not signature_checked:
-                # What stood against it ended between the look and the transaction.
-                raise Unavailable("changed_meanwhile", "send it again", 1)
+            decision = self._decide(tx, received, now_ms)
             refusal = decision.refusal()
             if refusal is not None:
                 raise refusal
+            if decision.held is not None and not signature_checked:
+                # What stood against it ended between the look and the transaction.
+                raise Unavailable("changed_meanwhile", "send it again", 1)
+            if proof is not None and decision.held is not None:
+                self._rely_on(tx, caller, received.copy.origin, proof, now_ms)
+            self._carry_out(tx, received, decision, now_ms)
 
-        try:
-            return await self._database.write(lambda tx: replay.accept_once(tx, caller, now_ms, effect))
-        except Invalid as refusal:
-            self._decided(refusal.reason)
-            log.info("announcement_refused", peer=caller.node_id, reason=refusal.reason)
-            raise
+        return await self._database.write(lambda tx: replay.accept_once(tx, caller, now_ms, effect))
+
+    @staticmethod
+    def _rely_on(tx: Tx, caller: NodeCaller, origin: str, proof: Proof, now_ms: int) -> None:
+        """Hold the sender's standing and the origin's key, as seen before the transaction, against what is stored now.
+
+        A peer may have been suspended, and another peer may have introduced another key, while this one's was fetched.
+        """
+        standing = tx.one("SELECT standing FROM node WHERE node_id = ?", (caller.node_id,))
+        if standing is None or standing["standing"] != Standing.PEER:
+            raise Forbidden("not_a_peer", "only peers announce; a handshake comes first")
+        if proof.introduction is not None:
+            nodes.introduce(tx, proof.introduction, now_ms)
+        pinned = tx.one("SELECT public_key FROM node WHERE node_id = ?", (origin,))
+        if pinned is None:
+            raise Unavailable("unknown_origin", f"no further key fits here, so none of {origin} is known", 60)
+        if pinned["public_key"] != proof.key:
+            raise Unavailable("changed_meanwhile", "send it again", 1)
 
     def apply(self, tx: Tx, received: Received, now_ms: int) -> Decision:
         """Decide on a copy whose signatures held, and carry the decision out."""
+        decision = self._decide(tx, received, now_ms)
+        self._carry_out(tx, received, decision, now_ms)
+        return decision
+
+    def _decide(self, source: RowSource, received: Received, now_ms: int) -> Decision:
+        return decide(received.copy, self._view(source, received), now_ms)
+
+    def _carry_out(self, tx: Tx, received: Received, decision: Decision, now_ms: int) -> None:
         copy, announcement = received.copy, received.copy.announcement
-        view = self._view(tx, received)
-        decision = decide(copy, view, now_ms)
         if decision.held is not None:
-            if view.seen is None:
-                self._store(tx, received, decision.held, now_ms)
-            else:
+            if decision.reason is Reason.UPGRADED:
                 tx.execute(
                     "UPDATE message SET best_ttl = ?, hop_value = ? WHERE message_id = ?",
                     (decision.held.ttl, decision.held.hop_value, copy.message_id),
                 )
+            else:
+                self._store(tx, received, decision.held, now_ms)
         if decision.deliver:
             heard.deliver(tx, copy, now_ms)
         if decision.forward is not None and received.relayable:
@@ -158,7 +194,6 @@ class Flooding:
             event = {"event": "announcement", "message_id": copy.message_id.hex(), "reason": decision.reason.value}
             self._audit.append(tx, AuditKind.NODE_INTERACTION, copy.sender, event)
         tx.after_commit(lambda: self._report(received, decision))
-        return decision
 
     def _report(self, received: Received, decision: Decision) -> None:
         self._decided(decision.reason.value)
@@ -212,47 +247,36 @@ class Flooding:
             heard.newest(source, copy.origin, copy.announcement.subject),
         )
 
-    async def _origin_signature(self, caller: NodeCaller, received: Received) -> tuple[bool, Introduction | None]:
-        """Hold a relayed copy against its origin's key.
+    async def _origin_signature(self, caller: NodeCaller, received: Received) -> Proof | None:
+        """The key under which a copy's origin signature holds. None where peers introduce different keys.
 
-        (False, None) where the known key fits, (False, introduction) where the sender's introduction does and is to
-        be pinned, (True, None) where the sender and an earlier introduction name different keys.
+        That is: the signature holds under what the sender introduces, and an earlier introduction names another key.
         """
         origin = received.copy.origin
-        if origin == self._identity.node_id:
-            self._require(self._identity.key.public, received)
-            return False, None
         record = nodes.find_record(self._database.points, origin)
-        if record is not None and record.known.public_key is not None:
-            if signature_holds(PublicKey(record.known.public_key), received):
-                return False, None
-            if record.key_source is not AddedBy.INTRODUCTION or record.introduced_by == caller.node_id:
-                raise self._bad_signature(origin)
-        introduction = await self._introduced_by_sender(caller, origin)
+        known_key = None if record is None else record.known.public_key
+        if known_key is not None and signature_holds(PublicKey(known_key), received):
+            return Proof(known_key, None)
+        if record is not None and record.key_source is not AddedBy.INTRODUCTION:
+            raise _bad_signature(origin)
+        introduction = await self._introduced_by_sender(caller, origin, afresh=record is not None)
         if introduction is None:
             if record is not None:
-                raise self._bad_signature(origin)
+                raise _bad_signature(origin)
             raise Unavailable("unknown_origin", f"no key of {origin} is known, and its relay lists none", 5)
-        self._require(PublicKey(introduction.public_key), received)
-        return (True, None) if record is not None else (False, introduction)
+        if not signature_holds(PublicKey(introduction.public_key), received):
+            raise _bad_signature(origin)
+        return None if record is not None else Proof(introduction.public_key, introduction)
 
-    async def _introduced_by_sender(self, caller: NodeCaller, origin: str) -> Introduction | None:
+    async def _introduced_by_sender(self, caller: NodeCaller, origin: str, *, afresh: bool) -> Introduction | None:
         if not can_be_asked(caller.node):
             return None
         try:
-            return await self._introductions.ask_afresh(caller.node, origin)
+            return await self._introductions.ask(caller.node, origin, afresh=afresh)
         except DialError as error:
             raise Unavailable(
                 "unknown_origin", f"no key of {origin} is known, and its relay could not be asked: {error}", 5
             ) from error
-
-    def _require(self, key: PublicKey, received: Received) -> None:
-        if not signature_holds(key, received):
-            raise self._bad_signature(received.copy.origin)
-
-    def _bad_signature(self, origin: str) -> Unauthorized:
-        self._decided("bad_origin_signature")
-        return Unauthorized("bad_origin_signature", f"the origin's signature does not hold for the key of {origin}")
 
     async def _hold(self, caller: NodeCaller, received: Received) -> int:
         """Keep a message whose origin's key is in dispute, until a handshake or the operator settles it."""
@@ -292,7 +316,11 @@ class Flooding:
         for row in tx.all("SELECT * FROM held_message WHERE origin = ?", (origin,)):
             received = _read_held(row)
             if signature_holds(key, received):
-                decision = self.apply(tx, received, self._clock.now_ms())
+                try:
+                    decision = self.apply(tx, received, self._clock.now_ms())
+                except Unavailable as refusal:  # no room: what settled the key stands all the same
+                    log.warning("held_message_lost", origin=origin, reason=refusal.reason)
+                    continue
                 taken += decision.deliver
         tx.execute("DELETE FROM held_message WHERE origin = ?", (origin,))
         return taken
@@ -340,6 +368,10 @@ def _copy(
     announcement = read_announcement(value, timestamp_ms)
     number = message_id(origin, origin_timestamp, body, announcement.anchored)
     return Copy(announcement, number, sender, origin, timestamp_ms, ttl, hop_value, verified)
+
+
+def _bad_signature(origin: str) -> Unauthorized:
+    return Unauthorized("bad_origin_signature", f"the origin's signature does not hold for the key of {origin}")
 
 
 def signature_holds(key: PublicKey, received: Received) -> bool:

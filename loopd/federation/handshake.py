@@ -5,7 +5,9 @@ signed with its own key, which stands in the body. Who receives one decides by t
 when it was accepted. See docs/protocol-notes.md, Peers.
 """
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
@@ -28,6 +30,7 @@ from loopd.protocol.documents import check_document
 from loopd.protocol.errors import Conflict, Invalid, Refusal, Unauthorized
 from loopd.protocol.geo import Location
 from loopd.protocol.json_text import dump_json
+from loopd.protocol.limits import REQUEST_CLOCK_TOLERANCE_MS
 from loopd.protocol.nodes import PeerAuth, Standing
 from loopd.protocol.timestamps import format_timestamp, parse_timestamp
 
@@ -58,9 +61,12 @@ class Verdict(StrEnum):
 
 
 def admission_verdict(record: NodeRecord | None, signed: bool, mode: Literal["manual", "verified", "open"]) -> Verdict:
-    """Who becomes a peer by asking. What the operator added is accepted; a node without a key always waits for him."""
+    """Who becomes a peer by asking. What the operator added is accepted; a node without a key always waits for him.
+
+    So does who shows a key for a peer that was admitted without one: nothing says that it is the same.
+    """
     if record is not None and record.known.standing is Standing.PEER:
-        return Verdict.ACCEPT
+        return Verdict.ACCEPT if record.pinned else Verdict.WAIT
     if record is not None and record.added_by is AddedBy.OPERATOR and record.pinned and signed:
         return Verdict.ACCEPT
     if not signed or mode == "manual":
@@ -112,6 +118,7 @@ class Handshakes:
         self._audit = audit
         self._clock = clock
         self._admitted = admitted
+        self._under_way: dict[str, asyncio.Event] = {}
 
     def check(self, path: str, headers: Mapping[str, str], body: bytes) -> HandshakeClaim:
         """The claim of a received handshake whose signature, where it has a key, held. Refusal otherwise."""
@@ -126,13 +133,18 @@ class Handshakes:
             endpoint = normalise_endpoint(value["endpoint"])
         except ValueError as error:
             raise Invalid("bad_endpoint", str(error), {"pointer": "/endpoint"}) from error
+        made_at_ms = parse_timestamp(value["timestamp"])
+        if made_at_ms - self._clock.now_ms() > REQUEST_CLOCK_TOLERANCE_MS:
+            # Nothing would be newer than it until then.
+            raise Unauthorized("clock_skew", "the handshake's timestamp lies ahead of this node's clock",
+                               {"server_time": format_timestamp(self._clock.now_ms())})  # fmt: skip
         return HandshakeClaim(
             node_id,
             value["name"],
             endpoint,
             None if key is None else key.raw,
             frozenset(value["capabilities"]),
-            parse_timestamp(value["timestamp"]),
+            made_at_ms,
             self._clock.now_ms(),
         )
 
@@ -147,13 +159,16 @@ class Handshakes:
         sent.check_target(self._identity.node_id)
 
     async def verify_endpoint(self, claim: HandshakeClaim) -> Location:
-        """Call back the endpoint that a stranger claims. HandshakeFailed unless it shows the same id and key."""
-        try:
-            with self._gate.call(urlsplit(claim.endpoint).hostname or ""):
+        """Call back the endpoint that a stranger claims. HandshakeFailed unless it shows the same id and key.
+
+        Refusal 429 where its host was called too often.
+        """
+        with self._gate.call(urlsplit(claim.endpoint).hostname or ""):
+            try:
                 answer = await self._requests.get(Destination(claim.endpoint, None, False), NODE_INFO_PATH)
-            card = read_node_info(answer.body)
-        except (DialError, Refusal) as error:
-            raise HandshakeFailed(f"the endpoint could not be asked: {error}") from error
+                card = read_node_info(answer.body)
+            except (DialError, Refusal) as error:
+                raise HandshakeFailed(f"the endpoint could not be asked: {error}") from error
         if card.node_id != claim.node_id or card.public_key is None or card.public_key.raw != claim.public_key:
             raise HandshakeFailed("the endpoint shows another id or key")
         return card.location
@@ -167,12 +182,14 @@ class Handshakes:
             return Answer("rejected", "suspended by the operator")
         if record is not None and claim.handshake_at_ms <= record.handshake_at_ms:
             return _standing_answer(record)
+        is_peer = record is not None and record.known.standing is Standing.PEER
+        if is_peer and claim.public_key is None:
+            return Answer("accepted", "known; what is not signed changes nothing")
         verdict = admission_verdict(record, claim.public_key is not None, self._settings.admission)
         if verdict is Verdict.CALL_BACK and called_back is None:
             return verdict
         if verdict is Verdict.WAIT:
             return self._wait(tx, waiting, claim)
-        is_peer = record is not None and record.known.standing is Standing.PEER
         if not is_peer and nodes.count(tx, Standing.PEER) >= self._settings.max_peers:
             return Answer("rejected", "this node has as many peers as it admits")
         self.admit(tx, claim, AddedBy.HANDSHAKE, called_back)
@@ -226,10 +243,14 @@ class Handshakes:
         if pinned is not None and pinned != claim.public_key:
             raise Unauthorized("bad_signature", "this node id is pinned to another key here")
 
-    async def shake(self, to: Destination, auth: PeerAuth, named_by_operator: bool) -> tuple[Admission, Answer]:
+    @asynccontextmanager
+    async def shaking(
+        self, to: Destination, auth: PeerAuth, pinned_key: bytes | None = None
+    ) -> AsyncIterator[tuple[Admission, Answer]]:
         """Begin a handshake: read the other's NodeInfo, send ours. What it establishes, and what the other said.
 
-        HandshakeFailed where the other cannot be asked or answers with something else.
+        HandshakeFailed where the other cannot be asked, answers with something else, or shows another key than the
+        pinned one. Who writes down what it establishes does so inside the block: see `settled`.
         """
         card = await self.read_card(to)
         if card.node_id == self._identity.node_id:
@@ -238,24 +259,42 @@ class Handshakes:
             raise HandshakeFailed(f"expected {to.target} there, found {card.node_id}")
         if card.public_key is None and auth is PeerAuth.SIGNED:
             raise HandshakeFailed(f"{card.node_id} shows no key; only `--auth unsigned-lab` admits such a node")
-        now_ms = self._clock.now_ms()
-        destination = Destination(to.endpoint, card.node_id, to.named_by_operator)
-        response = await self._send_handshake(destination, now_ms)
-        accepted = response["status"] == "accepted"
-        admission = Admission(
-            card.node_id,
-            Standing.PEER if accepted else Standing.PENDING,
-            auth,
-            AddedBy.OPERATOR if named_by_operator else AddedBy.HANDSHAKE,
-            card.name,
-            to.endpoint,
-            None if card.public_key is None else card.public_key.raw,
-            card.location,
-            frozenset(response["capabilities"]),
-            0,  # their newest handshake to us, of which this is none
-            named_by_operator,
-        )
-        return admission, Answer(response["status"], response.get("message", ""))
+        shown_key = None if card.public_key is None else card.public_key.raw
+        if pinned_key is not None and shown_key != pinned_key:
+            raise HandshakeFailed(f"{card.node_id} shows another key than the pinned one")
+        done = self._under_way[card.node_id] = asyncio.Event()
+        try:
+            destination = Destination(to.endpoint, card.node_id, to.named_by_operator)
+            response = await self._send_handshake(destination, self._clock.now_ms())
+            admission = Admission(
+                card.node_id,
+                Standing.PEER if response["status"] == "accepted" else Standing.PENDING,
+                auth,
+                AddedBy.OPERATOR if to.named_by_operator else AddedBy.HANDSHAKE,
+                card.name,
+                to.endpoint,
+                shown_key,
+                card.location,
+                frozenset(response["capabilities"]),
+                0,  # their newest handshake to us, of which this is none
+                to.named_by_operator,
+            )
+            yield admission, Answer(response["status"], response.get("message", ""))
+        finally:
+            done.set()
+            if self._under_way.get(card.node_id) is done:
+                del self._under_way[card.node_id]
+
+    async def settled(self, node_id: str) -> None:
+        """Wait for a handshake with that node that this one has begun, as long as a request may take.
+
+        The other side counts this node as a peer, and may speak to it, before this one has read its answer.
+        """
+        done = self._under_way.get(node_id)
+        if done is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.request_timeout_s):
+                    await done.wait()
 
     async def read_card(self, to: Destination) -> NodeCard:
         """The NodeInfo of a node. HandshakeFailed where there is none."""

@@ -6,7 +6,7 @@ from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.gossip.health import PeerHealth
 
-# Contact with a healthy peer is written down this often at most: it costs a write and tells little.
+# What only repeats itself, success or failure, is written down this often at most: it costs a write and tells little.
 STORE_SPACING_MS = 60_000
 
 
@@ -31,11 +31,13 @@ def save(tx: Tx, node_id: str, health: PeerHealth) -> None:
 
 
 def worth_storing(before: PeerHealth, after: PeerHealth) -> bool:
-    """Whether the change must survive a restart: a move to another state, a failure, or a success after long."""
-    if after.state is not before.state or after.last_failure_ms != before.last_failure_ms:
-        return True
-    if after.last_success_ms is None:
-        return False
-    return before.last_success_ms is None or after.last_success_ms // STORE_SPACING_MS != (
-        before.last_success_ms // STORE_SPACING_MS
+    """Whether the change must survive a restart: a move to another state, or a success or failure after long."""
+    return (
+        after.state is not before.state
+        or _slot(after.last_success_ms) != _slot(before.last_success_ms)
+        or _slot(after.last_failure_ms) != _slot(before.last_failure_ms)
     )
+
+
+def _slot(moment_ms: int | None) -> int | None:
+    return None if moment_ms is None else moment_ms // STORE_SPACING_MS

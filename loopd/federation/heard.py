@@ -13,7 +13,7 @@ from loopd.protocol.subjects import HeardSubject, SubjectKind
 from loopd.protocol.timestamps import format_timestamp
 
 # Forgetting much at once would keep every other write waiting.
-PRUNED_AT_ONCE = 5_000
+PRUNED_AT_ONCE = 1_000
 
 # A page of the list, newest first; `:before` is the number of the last entry seen.
 PAGE = """
@@ -120,11 +120,17 @@ def listed(row: sqlite3.Row) -> dict[str, Any]:
     return entry
 
 
-def prune(tx: Tx, ended_before_ms: int) -> None:
-    """Forget messages and states whose validity ended before that moment; many of them in several calls."""
+def prune(tx: Tx, ended_before_ms: int) -> bool:
+    """Forget messages and states whose validity ended before that moment; many of them in several calls.
+
+    Whether more are left.
+    """
     tx.execute("DELETE FROM held_message WHERE valid_until_ms < ?", (ended_before_ms,))
-    for table in ("heard", "message"):
+    forgotten = [
         tx.execute(
             f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE valid_until_ms < ? LIMIT ?)",
             (ended_before_ms, PRUNED_AT_ONCE),
-        )
+        ).rowcount
+        for table in ("heard", "message")
+    ]
+    return PRUNED_AT_ONCE in forgotten

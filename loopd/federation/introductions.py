@@ -5,6 +5,7 @@ What a peer introduces is believed until a handshake or the operator says otherw
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from loopd.database.database import Database
 from loopd.federation import nodes
 from loopd.federation.nodes import Introduction
 from loopd.federation.requests import REGISTRY_MAX_BYTES, Destination, NodeRequests, normalise_endpoint
+from loopd.net.http_client import DialError, DialFailure
 from loopd.protocol.documents import check_document
 from loopd.protocol.errors import Refusal
 from loopd.protocol.geo import Location
@@ -25,8 +27,10 @@ log = structlog.get_logger(__name__)
 
 REGISTRY_PATH = "/federation/nodes"
 
-# A registry that lacked a node is not asked again sooner: a stranger's requests must not make this node press on peers.
+# How often one peer's registry is read at most, in the long run and at once: neither a stranger's requests nor a flood
+# of new origins may make this node press on its peers.
 REGISTRY_REFRESH_S = 2.0
+REGISTRY_READS_AT_ONCE = 5
 # Strangers' ids that no peer knew, remembered for a while.
 UNKNOWN_IDS_MAX = 1_000
 UNKNOWN_ID_S = 10.0
@@ -35,11 +39,24 @@ PEERS_ASKED_MAX = 8
 
 @dataclass(slots=True)
 class _Registry:
-    """One peer's registry as last read, and the lock that lets one request to it be under way."""
+    """One peer's registry as last read, and the lock that lets one request to it be under way.
 
-    introductions: Mapping[str, Introduction] = field(default_factory=dict)
-    read_at_s: float | None = None
+    `failure` says why the last reading came to nothing. `budget_at_s` is the moment at which all of its readings are
+    paid for, one each `REGISTRY_REFRESH_S`.
+    """
+
+    entries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    failure: DialError | None = None
+    budget_at_s: float = 0.0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def may_read(self, now_s: float) -> bool:
+        """Whether it may be read now; if so, that is paid for."""
+        following_s = max(self.budget_at_s, now_s) + REGISTRY_REFRESH_S
+        if following_s - now_s > REGISTRY_REFRESH_S * REGISTRY_READS_AT_ONCE:
+            return False
+        self.budget_at_s = following_s
+        return True
 
 
 class Introductions:
@@ -53,26 +70,28 @@ class Introductions:
         self._registries: dict[str, _Registry] = {}
         self._unknown: dict[str, float] = {}
 
-    async def ask(self, peer: KnownNode, node_id: str) -> Introduction | None:
-        """What the peer says of that node; None where it does not list it. DialError where it cannot be asked."""
+    async def ask(self, peer: KnownNode, node_id: str, *, afresh: bool = False) -> Introduction | None:
+        """What the peer says of that node; None where it does not list it. DialError where it cannot be asked.
+
+        Its registry is read where the node is not in what was read last, or `afresh`, for a key that does not fit; but
+        not more often than the peer's patience allows.
+        """
         registry = self._registries.setdefault(peer.node_id, _Registry())
         async with registry.lock:
-            found = registry.introductions.get(node_id)
-            if found is not None:
-                return found
-            now_s = self._clock.monotonic_s()
-            if registry.read_at_s is None or now_s - registry.read_at_s >= REGISTRY_REFRESH_S:
-                registry.introductions = await self._read(peer)
-                registry.read_at_s = self._clock.monotonic_s()
-            return registry.introductions.get(node_id)
+            if (afresh or node_id not in registry.entries) and registry.may_read(self._clock.monotonic_s()):
+                try:
+                    registry.entries, registry.failure = await self._read(peer), None
+                except DialError as error:
+                    registry.failure = error
+                    raise
+            entry = registry.entries.get(node_id)
+            if entry is None and registry.failure is not None:
+                raise DialError(registry.failure.kind, str(registry.failure))
+        return None if entry is None else self._introduction(peer, entry)
 
-    async def ask_afresh(self, peer: KnownNode, node_id: str) -> Introduction | None:
-        """As `ask`, but never from memory older than the refresh: for a key that does not fit."""
-        registry = self._registries.setdefault(peer.node_id, _Registry())
-        now_s = self._clock.monotonic_s()
-        if registry.read_at_s is not None and now_s - registry.read_at_s >= REGISTRY_REFRESH_S:
-            registry.introductions = {}
-        return await self.ask(peer, node_id)
+    def forget(self, peer_id: str) -> None:
+        """The node is no peer any more: what its registry said goes with it."""
+        self._registries.pop(peer_id, None)
 
     async def seek(self, node_id: str) -> None:
         """Look for a stranger among the peers' registries, and pin what the first that knows it says."""
@@ -84,12 +103,26 @@ class Introductions:
             (PEERS_ASKED_MAX,),
         )
         peers = [nodes.known_node(row) for row in rows]
-        answers = await asyncio.gather(*(self.ask(peer, node_id) for peer in peers), return_exceptions=True)
-        found = next((answer for answer in answers if isinstance(answer, Introduction)), None)
+        found = await self._first_answer(peers, node_id)
         if found is None:
             self._remember_unknown(node_id, now_s)
             return
         await self.pin(found)
+
+    async def _first_answer(self, peers: list[KnownNode], node_id: str) -> Introduction | None:
+        """What the first peer says that knows the node: a slow one holds up nobody else's answer."""
+        asked = [asyncio.create_task(self.ask(peer, node_id)) for peer in peers]
+        try:
+            for answer in asyncio.as_completed(asked):
+                with suppress(DialError):
+                    found = await answer
+                    if found is not None:
+                        return found
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+        return None
 
     async def pin(self, introduction: Introduction) -> None:
         """Keep an introduction, unless the node became known meanwhile."""
@@ -101,16 +134,19 @@ class Introductions:
             del self._unknown[next(iter(self._unknown))]
         self._unknown[node_id] = now_s + UNKNOWN_ID_S
 
-    async def _read(self, peer: KnownNode) -> dict[str, Introduction]:
+    async def _read(self, peer: KnownNode) -> dict[str, Mapping[str, Any]]:
+        """The entries of a peer's registry by node id. DialError where it shows none."""
         destination = Destination(peer.endpoint, peer.node_id, peer.named_by_operator)
         answer = await self._requests.get(destination, REGISTRY_PATH, REGISTRY_MAX_BYTES)
+        if answer.status != 200:
+            raise DialError(DialFailure.PROTOCOL, f"{peer.node_id} answers for its registry with {answer.status}")
         try:
-            listed: list[dict[str, Any]] = check_document(answer.body, "NodeRegistry").value["nodes"]
+            # It may be long, and checking it take a tenth of a second: not on the loop.
+            document = await asyncio.to_thread(check_document, answer.body, "NodeRegistry")
         except Refusal as refusal:
             log.warning("registry_refused", peer=peer.node_id, reason=refusal.reason)
-            return {}
-        introductions = (self._introduction(peer, entry) for entry in listed[: nodes.INTRODUCED_NODES_MAX])
-        return {found.node_id: found for found in introductions if found is not None}
+            raise DialError(DialFailure.PROTOCOL, f"{peer.node_id} shows no registry: {refusal.reason}") from refusal
+        return {entry["id"]: entry for entry in document.value["nodes"][: nodes.INTRODUCED_NODES_MAX]}
 
     def _introduction(self, peer: KnownNode, entry: Mapping[str, Any]) -> Introduction | None:
         if entry["id"] == self._own_node_id or "public_key" not in entry or entry["status"] == Standing.SUSPENDED:

@@ -15,7 +15,8 @@ from loopd.database.writer import Tx
 from loopd.protocol.geo import Location
 from loopd.protocol.nodes import KnownNode, PeerAuth, Standing
 
-# Little is kept of an introduced origin, so many fit; beyond it, a new introduction is refused.
+# Little is kept of an introduced origin, so many fit. Beyond it one of whom nothing is held makes room, else a new
+# introduction is refused.
 INTRODUCED_NODES_MAX = 10_000
 
 _COLUMNS = "node_id, standing, auth, endpoint, public_key, lat, lon, features, endpoint_by_operator"
@@ -133,7 +134,8 @@ def count(source: RowSource, standing: Standing) -> int:
 def admit(tx: Tx, admission: Admission, now_ms: int) -> None:
     """Write what a handshake establishes. The key becomes pinned; a location that is not known keeps the known one.
 
-    Another endpoint than the operator gave loses his permission to lie in a private network.
+    Another endpoint than the operator gave loses his permission to lie in a private network. Who shakes hands again may
+    have lost what it had, so every flood that is still valid goes out to it once more; it knows a repeat.
     """
     location = admission.location
     values = {
@@ -168,6 +170,7 @@ def admit(tx: Tx, admission: Admission, now_ms: int) -> None:
         " handshake_at_ms = max(node.handshake_at_ms, excluded.handshake_at_ms)",
         values,
     )
+    tx.execute("UPDATE outbox_cursor SET flood_entry = 0 WHERE node_id = ?", (admission.node_id,))
     tx.execute("DELETE FROM handshake_claim WHERE node_id = ?", (admission.node_id,))
 
 
@@ -239,7 +242,9 @@ class Introduction:
 
 def introduce(tx: Tx, introduction: Introduction, now_ms: int) -> bool:
     """Pin the key of an origin that a peer relays. False where the node is known already or no more fit."""
-    if find(tx, introduction.node_id) is not None or count(tx, Standing.INTRODUCED) >= INTRODUCED_NODES_MAX:
+    if find(tx, introduction.node_id) is not None:
+        return False
+    if count(tx, Standing.INTRODUCED) >= INTRODUCED_NODES_MAX and not _forget_idle_introduction(tx):
         return False
     tx.execute(
         "INSERT INTO node (node_id, standing, auth, added_by, endpoint, public_key, key_source, introduced_by,"
@@ -258,6 +263,16 @@ def introduce(tx: Tx, introduction: Introduction, now_ms: int) -> bool:
         ),
     )
     return True
+
+
+def _forget_idle_introduction(tx: Tx) -> bool:
+    """Make room: forget the oldest introduced node of which no message is held and for which nothing waits."""
+    forgotten = tx.execute(
+        "DELETE FROM node WHERE node_id = (SELECT node_id FROM node n WHERE standing = 'introduced'"
+        " AND NOT EXISTS (SELECT 1 FROM message WHERE origin = n.node_id)"
+        " AND NOT EXISTS (SELECT 1 FROM outbox WHERE target = n.node_id) ORDER BY changed_at_ms LIMIT 1)"
+    )
+    return forgotten.rowcount > 0
 
 
 def set_standing(tx: Tx, node_id: str, standing: Standing, now_ms: int) -> None:

@@ -16,9 +16,10 @@ from loopd.database.writer import Tx
 BATCH_ENTRIES = 8
 
 # Forgetting much at once would keep every other write waiting.
-PRUNED_AT_ONCE = 5_000
+PRUNED_AT_ONCE = 1_000
 
-# Entries that a node answers with an error of its own stand aside and are tried again on their own schedule.
+# Entries that a node answers with an error of its own stand aside and are tried again on their own schedule. When that
+# many do, the log itself waits for the node.
 ASIDE_MAX = 1_000
 ASIDE_RETRY_FIRST_MS = 5_000
 ASIDE_RETRY_MAX_MS = 600_000
@@ -74,7 +75,7 @@ FROM outbox o LEFT JOIN message m ON m.message_id = o.message_id
 FLOODS_AFTER_CURSOR = (
     _SELECT
     + """
-WHERE o.target IS NULL
+WHERE m.message_id IS NOT NULL
   AND o.entry > coalesce((SELECT flood_entry FROM outbox_cursor WHERE node_id = :node), 0)
 ORDER BY o.entry LIMIT :limit
 """
@@ -91,9 +92,26 @@ ASIDE_DUE = (
     _SELECT
     + """
 JOIN outbox_aside s ON s.entry = o.entry AND s.node_id = :node
-WHERE s.next_attempt_at_ms <= :now_ms ORDER BY s.next_attempt_at_ms LIMIT :limit
+WHERE (s.next_attempt_at_ms <= :now_ms OR s.next_attempt_at_ms > :now_ms + :retry_max_ms)
+  AND (o.target IS NOT NULL OR m.message_id IS NOT NULL)
+ORDER BY s.next_attempt_at_ms LIMIT :limit
 """
 )
+# Whether anything addressed to `:node` alone waits, in the log or beside it.
+HAS_REQUESTS = """
+SELECT 1 FROM outbox o WHERE o.target = :node
+  AND o.entry > coalesce((SELECT request_entry FROM outbox_cursor WHERE node_id = :node), 0)
+UNION ALL SELECT 1 FROM outbox_aside WHERE node_id = :node LIMIT 1
+"""
+# How much waits for each node that is or asks to be a peer; floods, which are for peers, counted up to 1,000.
+QUEUE_LENGTHS = """
+SELECT n.node_id,
+       (SELECT count(*) FROM (SELECT 1 FROM outbox o WHERE n.standing = 'peer' AND o.target IS NULL
+            AND o.entry > coalesce(c.flood_entry, 0) LIMIT 1000))
+     + (SELECT count(*) FROM outbox o WHERE o.target = n.node_id AND o.entry > coalesce(c.request_entry, 0))
+     + (SELECT count(*) FROM outbox_aside s WHERE s.node_id = n.node_id) AS waiting
+FROM node n LEFT JOIN outbox_cursor c ON c.node_id = n.node_id WHERE n.standing <> 'introduced'
+"""
 
 
 def entry_of(row: sqlite3.Row) -> Entry:
@@ -171,23 +189,24 @@ def advance_requests(tx: Tx, node_id: str, entry: int) -> None:
     )
 
 
-def set_aside(tx: Tx, node_id: str, entry: int, now_ms: int) -> None:
-    """Let an entry wait beside the log, longer each time. At the ceiling the oldest makes room."""
+def set_aside(tx: Tx, node_id: str, entry: int, now_ms: int) -> bool:
+    """Let an entry wait beside the log, longer each time. False where too many wait there for this node."""
     row = tx.one("SELECT attempts FROM outbox_aside WHERE node_id = ? AND entry = ?", (node_id, entry))
+    if row is None:
+        aside = tx.one("SELECT count(*) AS entries FROM outbox_aside WHERE node_id = ?", (node_id,))
+        if aside is not None and aside["entries"] >= ASIDE_MAX:
+            return False
     attempts = 1 if row is None else row["attempts"] + 1
     delay_ms = min(ASIDE_RETRY_MAX_MS, ASIDE_RETRY_FIRST_MS * 2 ** min(attempts - 1, 10))
+    # Either may be gone: the node removed by the operator, the entry by its end.
     tx.execute(
         "INSERT INTO outbox_aside (node_id, entry, attempts, next_attempt_at_ms)"
-        " SELECT node_id, ?, ?, ? FROM node WHERE node_id = ?"
+        " SELECT n.node_id, o.entry, ?, ? FROM node n, outbox o WHERE n.node_id = ? AND o.entry = ?"
         " ON CONFLICT (node_id, entry) DO UPDATE SET attempts = excluded.attempts,"
         " next_attempt_at_ms = excluded.next_attempt_at_ms",
-        (entry, attempts, now_ms + delay_ms, node_id),
+        (attempts, now_ms + delay_ms, node_id, entry),
     )
-    tx.execute(
-        "DELETE FROM outbox_aside WHERE node_id = :node AND entry IN (SELECT entry FROM outbox_aside"
-        " WHERE node_id = :node ORDER BY entry DESC LIMIT -1 OFFSET :most)",
-        {"node": node_id, "most": ASIDE_MAX},
-    )
+    return True
 
 
 def settle_aside(tx: Tx, node_id: str, entry: int) -> None:
@@ -195,20 +214,42 @@ def settle_aside(tx: Tx, node_id: str, entry: int) -> None:
     tx.execute("DELETE FROM outbox_aside WHERE node_id = ? AND entry = ?", (node_id, entry))
 
 
-# How much still waits for `:node`, counted up to 1,000 floods; `:is_peer` says whether floods are for it.
-QUEUE_LENGTH = """
-SELECT (SELECT count(*) FROM (SELECT 1 FROM outbox o WHERE :is_peer AND o.target IS NULL
-            AND o.entry > coalesce((SELECT flood_entry FROM outbox_cursor WHERE node_id = :node), 0) LIMIT 1000))
-     + (SELECT count(*) FROM outbox o WHERE o.target = :node
-            AND o.entry > coalesce((SELECT request_entry FROM outbox_cursor WHERE node_id = :node), 0))
-     + (SELECT count(*) FROM outbox_aside WHERE node_id = :node) AS waiting
-"""
+def holds(tx: Tx, entry: int) -> bool:
+    """Whether an entry is still in the log."""
+    return tx.one("SELECT 1 FROM outbox WHERE entry = ?", (entry,)) is not None
 
 
-def prune(tx: Tx, expired_before_ms: int) -> None:
-    """Forget entries whose time was over before that moment; many of them in several calls."""
-    tx.execute(
-        "DELETE FROM outbox WHERE entry IN"
-        " (SELECT entry FROM outbox WHERE expires_at_ms <= ? ORDER BY expires_at_ms LIMIT ?)",
-        (expired_before_ms, PRUNED_AT_ONCE),
+def end_requests(tx: Tx, now_ms: int) -> list[str]:
+    """Take requests whose time is over out of the log; the references of those that were never answered."""
+    return _end(tx, "o.target IS NOT NULL AND o.expires_at_ms <= ?", now_ms)
+
+
+def forget_target(tx: Tx, node_id: str) -> list[str]:
+    """Take every request for a node out of the log, before the node goes; the references of the unanswered ones."""
+    ended = []
+    while more := _end(tx, "o.target = ?", node_id):
+        ended += more
+    tx.execute("DELETE FROM outbox WHERE target = ?", (node_id,))
+    return ended
+
+
+def _end(tx: Tx, condition: str, parameter: int | str) -> list[str]:
+    rows = tx.all(
+        "SELECT o.entry, o.reference, o.entry > coalesce(c.request_entry, 0)"
+        " OR EXISTS (SELECT 1 FROM outbox_aside s WHERE s.entry = o.entry) AS waiting"
+        " FROM outbox o LEFT JOIN outbox_cursor c ON c.node_id = o.target"
+        f" WHERE {condition} ORDER BY waiting DESC, o.entry LIMIT ?",
+        (parameter, PRUNED_AT_ONCE),
     )
+    tx.executemany("DELETE FROM outbox WHERE entry = ?", [(row["entry"],) for row in rows])
+    return [row["reference"] for row in rows if row["waiting"]]
+
+
+def prune(tx: Tx, now_ms: int) -> bool:
+    """Forget copies whose message has ended; many of them in several calls. Whether more are left."""
+    forgotten = tx.execute(
+        "DELETE FROM outbox WHERE entry IN (SELECT entry FROM outbox"
+        " WHERE expires_at_ms <= ? AND message_id IS NOT NULL ORDER BY expires_at_ms LIMIT ?)",
+        (now_ms, PRUNED_AT_ONCE),
+    )
+    return forgotten.rowcount == PRUNED_AT_ONCE

@@ -11,8 +11,8 @@ from loopd.database.writer import Tx
 from loopd.federation.authentication import NodeCaller
 from loopd.protocol.limits import REPLAY_MEMORY_MS
 
-# Forgetting much at once would keep every other write waiting. Five seconds of 1,000 requests a second.
-PRUNED_AT_ONCE = 5_000
+# Forgetting much at once would keep every other write waiting.
+PRUNED_AT_ONCE = 1_000
 
 
 def recall(source: RowSource, caller: NodeCaller) -> int | None:
@@ -40,10 +40,11 @@ def accept_once(tx: Tx, caller: NodeCaller, now_ms: int, effect: Callable[[Tx], 
     return row.lastrowid
 
 
-def prune(tx: Tx, now_ms: int) -> None:
-    """Forget requests that can no longer be repeated; many of them in several calls."""
-    tx.execute(
+def prune(tx: Tx, now_ms: int) -> bool:
+    """Forget requests that can no longer be repeated; many of them in several calls. Whether more are left."""
+    forgotten = tx.execute(
         "DELETE FROM node_request WHERE number IN"
         " (SELECT number FROM node_request WHERE forget_at_ms <= ? ORDER BY forget_at_ms LIMIT ?)",
         (now_ms, PRUNED_AT_ONCE),
     )
+    return forgotten.rowcount == PRUNED_AT_ONCE

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -19,7 +20,7 @@ from loopd.federation.authentication import NodeAuthenticator
 from loopd.federation.flooding import Flooding
 from loopd.federation.handshake import Answer, HandshakeFailed, Handshakes, Verdict
 from loopd.federation.introductions import Introductions
-from loopd.federation.nodes import AddedBy
+from loopd.federation.nodes import AddedBy, Admission
 from loopd.federation.outbox import Outbox
 from loopd.federation.requests import Destination, NodeRequests
 from loopd.federation.settings import FederationSettings
@@ -27,6 +28,7 @@ from loopd.federation.worker import RequestAnswered, Surroundings, Worker
 from loopd.gossip.health import PeerHealth, Timing
 from loopd.identity import Identity
 from loopd.net.http_client import CallbackGate, PeerClient
+from loopd.protocol.errors import Refusal
 from loopd.protocol.geo import Location
 from loopd.protocol.limits import SEEN_GRACE_MS
 from loopd.protocol.nodes import KnownNode, PeerAuth, Standing
@@ -39,6 +41,8 @@ HOUSEKEEPING_S = 5.0
 RENEWALS_AT_ONCE = 100
 # A node that has not accepted yet is asked again this often; when its operator approves, it calls at once.
 ASK_AGAIN_S = 300.0
+# A handshake that came to nothing is tried again this soon.
+TRY_AGAIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,12 @@ class Federation:
             identity, settings, database, self.introductions, self.outbox, audit, clock, self._decided
         )
         self.authenticator = NodeAuthenticator(
-            identity.node_id, database.points, clock, self.introductions.seek, self._contacted_us
+            identity.node_id,
+            database.points,
+            clock,
+            self.handshakes.settled,
+            self.introductions.seek,
+            self._contacted_us,
         )
 
     # Life
@@ -131,7 +140,8 @@ class Federation:
         modules = self._modules
         if modules is None:
             return None
-        if node_id not in self._workers:
+        known = self._workers.get(node_id)
+        if known is None or known[1].done():
             around = Surroundings(
                 self._identity.node_id,
                 self._database,
@@ -158,14 +168,23 @@ class Federation:
             asyncio.get_running_loop().call_later(1.0, self._ensure_worker, node_id)
 
     def _queued(self, target: str | None) -> None:
-        if target is not None:
-            self._ensure_worker(target)
-        for node_id, (worker, _) in self._workers.items():
-            if target in (None, node_id):
-                worker.wake()
+        if target is None:
+            for worker, _ in self._workers.values():
+                worker.flood_queued()
+        else:
+            worker_of_target = self._ensure_worker(target)
+            if worker_of_target is not None:
+                worker_of_target.wake()
+
+    def _dismiss(self, node_id: str) -> None:
+        """The node was removed. What its worker still has in flight must not count for a node of that name to come."""
+        self.introductions.forget(node_id)
+        self._asked_at_s.pop(node_id, None)
+        entry = self._workers.pop(node_id, None)
+        if entry is not None:
+            entry[1].cancel()
 
     def _admitted(self, node_id: str) -> None:
-        self._ensure_worker(node_id)
         self._queued(node_id)
 
     def _decided(self, reason: str) -> None:
@@ -181,22 +200,45 @@ class Federation:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
             try:
-                await self._database.write(self._housekeeping)
+                await self.keep_house()
+            except Refusal as refusal:  # our own storage is overloaded: the next round does it
+                log.warning("housekeeping_delayed", reason=refusal.reason)
             except Exception:
                 log.exception("housekeeping_failed")
 
-    def _housekeeping(self, tx: Tx) -> None:
-        now_ms = self._clock.now_ms()
-        replay.prune(tx, now_ms)
-        outbox.prune(tx, now_ms - SEEN_GRACE_MS)
-        heard.prune(tx, now_ms - SEEN_GRACE_MS)
-        modules = self._modules
-        if modules is None:
+    async def keep_house(self) -> None:
+        """Forget what is over, a little in each transaction, and announce again what is still there."""
+        while await self._database.write(self._forget_some):
+            pass
+        validity_ms = self._settings.announcement_validity_s * 1000
+        due = announcing.due_renewals(self._database.points, validity_ms, self._clock.now_ms(), RENEWALS_AT_ONCE)
+        # Each in its own unit, so that one that cannot be renewed holds up no other; they share a commit all the same.
+        renewals = (self._database.write(partial(self._renew, subject_id)) for subject_id in due)
+        for subject_id, outcome in zip(due, await asyncio.gather(*renewals, return_exceptions=True), strict=True):
+            if isinstance(outcome, Exception):
+                log.error("renewal_failed", subject=subject_id, exc_info=outcome)
+
+    def _forget_some(self, tx: Tx) -> bool:
+        """One transaction of what is over; True where there is more of it."""
+        now_ms, modules = self._clock.now_ms(), self._modules
+        unanswered = [] if modules is None else outbox.end_requests(tx, now_ms)
+        for reference in unanswered:
+            if modules is not None:
+                modules.request_answered(tx, reference, 0, "expired")
+        more = (
+            replay.prune(tx, now_ms),
+            outbox.prune(tx, now_ms),
+            heard.prune(tx, now_ms - SEEN_GRACE_MS),
+            bool(unanswered),
+        )
+        return any(more)
+
+    def _renew(self, subject_id: str, tx: Tx) -> None:
+        if self._modules is None:
             return
-        for subject_id in announcing.due_renewals(tx, now_ms, RENEWALS_AT_ONCE):
-            subject = modules.subject_by_id(tx, subject_id)
-            if subject is None or not subject.available or self.announcer.announce(tx, subject) is None:
-                announcing.stop_renewing(tx, subject_id)
+        subject = self._modules.subject_by_id(tx, subject_id)
+        if subject is None or not subject.available or self.announcer.announce(tx, subject) is None:
+            announcing.stop_renewing(tx, subject_id)
 
     # Handshakes
 
@@ -223,44 +265,58 @@ class Federation:
     async def _shake_owed(self, node: KnownNode) -> bool:
         """Make the handshake that is owed to a node; whether requests may go to it now."""
         now_s = self._clock.monotonic_s()
-        if node.standing is Standing.PENDING and now_s < self._asked_at_s.get(node.node_id, -ASK_AGAIN_S) + ASK_AGAIN_S:
+        if now_s < self._asked_at_s.get(node.node_id, -ASK_AGAIN_S) + ASK_AGAIN_S:
             return False
-        self._asked_at_s[node.node_id] = now_s
         destination = Destination(node.endpoint, node.node_id, node.named_by_operator)
         try:
-            admission, answer = await self.handshakes.shake(destination, node.auth, node.named_by_operator)
+            async with self.handshakes.shaking(destination, node.auth, node.public_key) as (admission, answer):
+                accepted = answer.status == "accepted"
+                if not accepted:
+                    # It was asked; when its operator approves, it calls at once.
+                    self._asked_at_s[node.node_id] = now_s
+                    log.info("handshake_not_accepted", node=node.node_id, message=answer.message)
+                if accepted or node.standing is Standing.PENDING:
+                    return await self._database.write(partial(self._establish_owed, node, admission)) and accepted
         except HandshakeFailed as error:
+            self._asked_at_s[node.node_id] = now_s - ASK_AGAIN_S + TRY_AGAIN_S
             log.info("handshake_failed", node=node.node_id, error=str(error))
+        return False
+
+    def _establish_owed(self, node: KnownNode, admission: Admission, tx: Tx) -> bool:
+        """Write down a handshake unless the operator, or the other side, changed how the node stands meanwhile."""
+        current = nodes.find(tx, node.node_id)
+        if current is None or (current.standing, current.public_key) != (node.standing, node.public_key):
             return False
-        if answer.status != "accepted" and node.standing is Standing.PEER:
-            log.info("handshake_not_accepted", node=node.node_id, message=answer.message)
-            return False
-        await self._database.write(lambda tx: self.handshakes.establish(tx, admission))
-        return answer.status == "accepted"
+        self._establish(tx, admission)
+        return True
+
+    def _establish(self, tx: Tx, admission: Admission) -> None:
+        self.handshakes.establish(tx, admission)
+        if admission.public_key is not None:
+            self.flooding.release(tx, admission.node_id, PublicKey(admission.public_key))
 
     # The operator
 
     async def add_peer(self, endpoint: str, auth: PeerAuth) -> PeerAdded:
         """Shake hands with the node at an endpoint that the operator names. HandshakeFailed where it cannot be."""
-        admission, answer = await self.handshakes.shake(Destination(endpoint, None, True), auth, True)
-        fingerprint = None if admission.public_key is None else PublicKey(admission.public_key).fingerprint
-
-        def establish(tx: Tx) -> None:
-            record = nodes.find_record(tx, admission.node_id)
-            if record is not None and record.pinned and record.known.public_key != admission.public_key:
-                raise HandshakeFailed(
-                    f"{admission.node_id} is pinned to another key here; `peer remove` it first if that is right"
-                )
-            is_peer = record is not None and record.known.standing is Standing.PEER
-            if answer.status == "accepted" or (answer.message.startswith("pending") and not is_peer):
-                self.handshakes.establish(tx, admission)
-                if admission.public_key is not None:
-                    self.flooding.release(tx, admission.node_id, PublicKey(admission.public_key))
-
-        await self._database.write(establish)
+        async with self.handshakes.shaking(Destination(endpoint, None, True), auth) as (admission, answer):
+            await self._database.write(partial(self._establish_added, admission, answer))
         self._asked_at_s[admission.node_id] = self._clock.monotonic_s()
+        fingerprint = None if admission.public_key is None else PublicKey(admission.public_key).fingerprint
         pending = answer.status != "accepted" and answer.message.startswith("pending")
         return PeerAdded(admission.node_id, "pending" if pending else answer.status, answer.message, fingerprint)
+
+    def _establish_added(self, admission: Admission, answer: Answer, tx: Tx) -> None:
+        record = nodes.find_record(tx, admission.node_id)
+        if record is not None and record.pinned and record.known.public_key != admission.public_key:
+            raise HandshakeFailed(
+                f"{admission.node_id} is pinned to another key here; `peer remove` it first if that is right"
+            )
+        if record is not None and record.known.standing is Standing.SUSPENDED:
+            raise HandshakeFailed(f"{admission.node_id} is suspended here; `peer resume` takes it back")
+        is_peer = record is not None and record.known.standing is Standing.PEER
+        if answer.status == "accepted" or (answer.message.startswith("pending") and not is_peer):
+            self._establish(tx, admission)
 
     async def approve_peer(self, node_id: str, auth: PeerAuth) -> PeerAdded:
         """Admit a node whose handshake waits, and shake hands back at once. HandshakeFailed where none waits."""
@@ -278,6 +334,7 @@ class Federation:
             self._audit.append(tx, AuditKind.OPERATOR, node_id, {"event": "peer_approved"})
             return claim
 
+        self._asked_at_s.pop(node_id, None)
         claim = await self._database.write(admit)
         fingerprint = None if claim.public_key is None else PublicKey(claim.public_key).fingerprint
         return PeerAdded(node_id, "accepted", "approved; the handshake back is on its way", fingerprint)
@@ -307,10 +364,13 @@ class Federation:
 
         def remove(tx: Tx) -> bool:
             removed = nodes.remove_claim(tx, node_id)
+            for reference in outbox.forget_target(tx, node_id):
+                if self._modules is not None:
+                    self._modules.request_answered(tx, reference, 0, "peer_removed")
             removed = nodes.remove(tx, node_id) or removed
             if removed:
                 self._audit.append(tx, AuditKind.OPERATOR, node_id, {"event": "peer_removed"})
-                tx.after_commit(lambda: self._queued(node_id))
+                tx.after_commit(lambda: self._dismiss(node_id))
             return removed
 
         return await self._database.write(remove)
@@ -319,14 +379,12 @@ class Federation:
         """Every node that is or asks to be a peer, as the operator sees it."""
         rows = await self._database.all("SELECT * FROM node WHERE standing <> 'introduced' ORDER BY node_id")
         claims = await self._database.all("SELECT * FROM handshake_claim ORDER BY node_id")
-        listed = [await self._listed_peer(nodes.node_record(row)) for row in rows]
+        waiting = {row["node_id"]: row["waiting"] for row in await self._database.all(outbox.QUEUE_LENGTHS)}
+        listed = [self._listed_peer(nodes.node_record(row), waiting.get(row["node_id"], 0)) for row in rows]
         return listed + [_listed_claim(nodes.handshake_claim(row)) for row in claims]
 
-    async def _listed_peer(self, record: nodes.NodeRecord) -> dict[str, Any]:
+    def _listed_peer(self, record: nodes.NodeRecord, waiting: int) -> dict[str, Any]:
         node = record.known
-        waiting = await self._database.one(
-            outbox.QUEUE_LENGTH, {"node": node.node_id, "is_peer": node.standing is Standing.PEER}
-        )
         entry = self._workers.get(node.node_id)
         worker = entry[0] if entry is not None else None
         health = worker.health if worker is not None else None
@@ -345,7 +403,7 @@ class Federation:
             "last_success": _moment(None if health is None else health.last_success_ms),
             "last_failure": _moment(None if health is None else health.last_failure_ms),
             "next_attempt": _moment(None if health is None else health.next_attempt_at_ms),
-            "queue": 0 if waiting is None else waiting["waiting"],
+            "queue": waiting,
         }
 
     def health_of(self, node_id: str) -> PeerHealth | None:

@@ -46,6 +46,9 @@ ANNOUNCE_PATH = "/federate/announce"
 # An anchorless message has no hop value; its relays still carry the header, for receivers that look for it.
 NO_HOP_VALUE = "0" * 64
 
+# Reasons of a 503 that lie in the message: other messages can be taken meanwhile.
+_OF_ONE_MESSAGE = frozenset({"unknown_origin", "key_conflict", "changed_meanwhile"})
+
 # How long a worker sleeps at most before it looks around; what it waits for wakes it earlier.
 IDLE_S = 60.0
 
@@ -56,6 +59,19 @@ class Outcome(Enum):
     DONE = auto()  # taken, refused for good, or not for this node
     ASIDE = auto()  # this entry cannot be taken now, others can
     STOP = auto()  # the node cannot be reached or asks for patience: the entry stays where it is
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of sending one entry.
+
+    `answered` is the final status and reason of a request. `event` is what the answer says of the node's health, None
+    where it says nothing.
+    """
+
+    outcome: Outcome
+    answered: tuple[int, str] | None = None
+    event: Event | None = None
 
 
 class RequestAnswered(Protocol):
@@ -100,13 +116,18 @@ class Worker:
         return self._health
 
     def wake(self) -> None:
-        """Something was queued, or the node's standing changed."""
+        """Something was queued for this node, or its standing changed."""
         self._wake.set()
+
+    def flood_queued(self) -> None:
+        """Something was queued for all peers. One that cannot be sent to now looks when it can."""
+        if self._health is None or self._may_send():
+            self._wake.set()
 
     async def contacted_us(self) -> None:
         """The node called here: look sooner whether it can be reached, if it could not."""
-        if self._health is not None and not self._health.may_send(self._around.clock.now_ms()):
-            await self._signal(Signal.INBOUND_CONTACT)
+        if self._health is not None and not self._may_send():
+            await self._signal(Event(Signal.INBOUND_CONTACT))
             self.wake()
 
     async def run(self) -> None:
@@ -114,6 +135,8 @@ class Worker:
         while (node := nodes.find(self._around.database.points, self.node_id)) is not None:
             self._wake.clear()
             if node.standing is Standing.INTRODUCED and not await self._has_requests():
+                if self._wake.is_set():  # a request was queued since the look
+                    continue
                 return
             try:
                 wait_s = await self._turn(node)
@@ -131,11 +154,11 @@ class Worker:
         if self._health is None:
             self._health = health_store.load(around.database.points, self.node_id, around.clock.now_ms())
         if (node.standing is Standing.SUSPENDED) != (self._health.next_attempt_at_ms is None):
-            await self._signal(Signal.SUSPENDED if node.standing is Standing.SUSPENDED else Signal.RESUMED)
+            await self._signal(Event(Signal.SUSPENDED if node.standing is Standing.SUSPENDED else Signal.RESUMED))
         if self._health.attempt_is_due(around.clock.now_ms()):
             await self._probe(node)
-        if self._health.may_send(around.clock.now_ms()):
-            if await self._owes_handshake() and not await around.shake_hands(node):
+        if self._may_send():
+            if self._owes_handshake() and not await around.shake_hands(node):
                 return self._until_next_attempt_s()
             if await self._send(node):
                 return 0.0
@@ -150,23 +173,24 @@ class Worker:
             due_ms = min(due_ms, self._health.send_after_ms)
         return max(0.01, (due_ms - now_ms) / 1000)
 
-    async def _owes_handshake(self) -> bool:
+    def _may_send(self) -> bool:
+        return self._health is not None and self._health.may_send(self._around.clock.now_ms())
+
+    def _owes_handshake(self) -> bool:
         row = self._around.database.point("SELECT handshake_owed FROM node WHERE node_id = ?", (self.node_id,))
         return row is not None and bool(row["handshake_owed"])
 
     async def _has_requests(self) -> bool:
-        query = {"node": self.node_id, "is_peer": False}
-        row = await self._around.database.one(outbox.QUEUE_LENGTH, query)
-        return row is not None and row["waiting"] > 0
+        return await self._around.database.one(outbox.HAS_REQUESTS, {"node": self.node_id}) is not None
 
     # Health
 
-    async def _signal(self, signal: Signal, retry_after_ms: int = 0) -> None:
+    async def _signal(self, event: Event) -> None:
         """Move the health on, and store it where that is worth a write."""
         around = self._around
         before = self._health or PeerHealth.new(around.clock.now_ms())
         now_ms = around.clock.now_ms()
-        after = transition(before, Event(signal, retry_after_ms), now_ms, self._random.random(), around.timing)
+        after = transition(before, event, now_ms, self._random.random(), around.timing)
         self._health = after
         if after.state is not before.state:
             log.info("peer_health", peer=self.node_id, state=after.state.value, was=before.state.value)
@@ -180,23 +204,29 @@ class Worker:
             answer = await self._around.requests.get(destination, NODE_INFO_PATH)
         except DialError as error:
             log.debug("probe_failed", peer=self.node_id, error=str(error))
-            await self._signal(Signal.PROBE_FAILED)
+            await self._signal(Event(Signal.PROBE_FAILED))
             return
-        if answer.status >= 500:
-            await self._signal(Signal.PROBE_FAILED)
+        if answer.status == 429:
+            await self._signal(Event(Signal.DEFERRED, _retry_after_ms(answer)))
             return
         card = _card(answer)
-        if card is not None and not self._is_itself(node, card):
-            await self._signal(Signal.PROBE_FAILED)
+        if answer.status >= 500 or not self._is_itself(node, card):
+            await self._signal(Event(Signal.PROBE_FAILED))
             return
         self.round_trip_ms = answer.elapsed_ms
-        await self._signal(Signal.PROBE_SUCCEEDED)
+        await self._signal(Event(Signal.PROBE_SUCCEEDED))
         if card is not None and node.location != card.location:
             await self._keep_location(card.location)
         if node.standing is Standing.PEER:
             await self._around.contacted(node)
 
-    def _is_itself(self, node: KnownNode, card: NodeCard) -> bool:
+    def _is_itself(self, node: KnownNode, card: NodeCard | None) -> bool:
+        """Whether what answered is the node. A node of this project shows its card; another may answer without one.
+
+        What else answers there, as a proxy whose node is gone, would refuse what waits, and refusals are final.
+        """
+        if card is None:
+            return not node.is_loopd
         shown = None if card.public_key is None else card.public_key.raw
         if card.node_id == node.node_id and (node.public_key is None or shown == node.public_key):
             return True
@@ -219,7 +249,10 @@ class Worker:
         floods = await self._batch(outbox.FLOODS_AFTER_CURSOR, query) if is_peer else []
         if floods and not await self._work_off(node, floods, outbox.advance_floods):
             return False
-        aside = await self._batch(outbox.ASIDE_DUE, {**query, "now_ms": self._around.clock.now_ms()})
+        aside = await self._batch(
+            outbox.ASIDE_DUE,
+            {**query, "now_ms": self._around.clock.now_ms(), "retry_max_ms": outbox.ASIDE_RETRY_MAX_MS},
+        )
         if aside and not await self._work_off(node, aside, None):
             return False
         return bool(requests or floods or aside)
@@ -236,31 +269,42 @@ class Worker:
         entries stand aside already, and those that are done leave.
         """
         results = await asyncio.gather(*(self._deliver(node, entry) for entry in entries))
+        event = _verdict(results)
+        if event is not None:
+            await self._signal(event)
         now_ms = self._around.clock.now_ms()
-        outcomes = [outcome for outcome, _ in results]
-        settled = len(entries)
-        if advance is not None and Outcome.STOP in outcomes:
-            settled = outcomes.index(Outcome.STOP)
 
-        def record(tx: Tx) -> None:
-            for entry, (outcome, answered) in zip(entries[:settled], results[:settled], strict=True):
-                if outcome is Outcome.ASIDE:
-                    outbox.set_aside(tx, self.node_id, entry.entry, now_ms)
-                elif outcome is Outcome.DONE:
+        def record(tx: Tx) -> bool:
+            last = None
+            for entry, result in zip(entries, results, strict=True):
+                if result.outcome is Outcome.STOP:
                     if advance is None:
-                        outbox.settle_aside(tx, self.node_id, entry.entry)
-                    if isinstance(entry, RequestEntry) and answered is not None:
-                        self._around.request_answered(tx, entry.reference, *answered)
-            if advance is not None and settled > 0:
-                advance(tx, self.node_id, entries[settled - 1].entry)
+                        continue
+                    break
+                if result.outcome is Outcome.ASIDE:
+                    if not outbox.set_aside(tx, self.node_id, entry.entry, now_ms):
+                        break
+                else:
+                    self._settle(tx, entry, result, stood_aside=advance is None)
+                last = entry.entry
+            if advance is not None and last is not None:
+                advance(tx, self.node_id, last)
+            return last == entries[-1].entry
 
-        await self._around.database.write(record)
-        return Outcome.STOP not in outcomes
+        went_through = await self._around.database.write(record)
+        return went_through and self._may_send()
 
-    async def _deliver(self, node: KnownNode, entry: Entry) -> tuple[Outcome, tuple[int, str] | None]:
-        """Send one entry if it is for this node. The outcome, and for a request its final status and reason."""
+    def _settle(self, tx: Tx, entry: Entry, result: Result, *, stood_aside: bool) -> None:
+        # A request that ended meanwhile has its answer already.
+        if isinstance(entry, RequestEntry) and result.answered is not None and outbox.holds(tx, entry.entry):
+            self._around.request_answered(tx, entry.reference, *result.answered)
+        if stood_aside:
+            outbox.settle_aside(tx, self.node_id, entry.entry)
+
+    async def _deliver(self, node: KnownNode, entry: Entry) -> Result:
+        """Send one entry if it is for this node."""
         if entry.expires_at_ms <= self._around.clock.now_ms():
-            return Outcome.DONE, (0, "expired")
+            return Result(Outcome.DONE, (0, "expired"))
         try:
             if isinstance(entry, RequestEntry):
                 destination = Destination(node.endpoint, node.node_id, node.named_by_operator)
@@ -269,12 +313,11 @@ class Worker:
                 answer = await self._post_copy(node, entry)
             else:
                 log.debug("not_sent", peer=self.node_id, message_id=entry.message_id.hex(), reason=decision.value)
-                return Outcome.DONE, None
+                return Result(Outcome.DONE)
         except DialError as error:
             log.info("send_failed", peer=self.node_id, **_named(entry), error=str(error))
-            await self._signal(Signal.REQUEST_FAILED)
-            return Outcome.STOP, None
-        return await self._judge(entry, answer)
+            return Result(Outcome.STOP, event=Event(Signal.REQUEST_FAILED))
+        return self._judge(entry, answer)
 
     async def _post_copy(self, node: KnownNode, entry: FloodEntry) -> PeerAnswer:
         if not node.is_loopd:
@@ -294,24 +337,45 @@ class Worker:
             },
         )
 
-    async def _judge(self, entry: Entry, answer: PeerAnswer) -> tuple[Outcome, tuple[int, str] | None]:
+    def _judge(self, entry: Entry, answer: PeerAnswer) -> Result:
         """What an answer means for the entry and for the node's health.
 
         Tried again: 429, 5xx, and `clock_skew`, signed afresh. Every other refusal is final.
         """
         reason = refusal_reason(answer)
-        if answer.status in (429, 503):
-            await self._signal(Signal.DEFERRED, _retry_after_ms(answer))
-            return (Outcome.STOP if answer.status == 429 else Outcome.ASIDE), None
-        if answer.status >= 500 or (answer.status == 401 and reason == "clock_skew"):
-            log.warning("send_deferred", peer=self.node_id, **_named(entry), status=answer.status, reason=reason)
-            return Outcome.ASIDE, None
-        await self._signal(Signal.REQUEST_SUCCEEDED)
+        outcome, event = Outcome.ASIDE, None
+        if answer.status in (429, 503) and reason not in _OF_ONE_MESSAGE:
+            outcome = Outcome.STOP if answer.status == 429 else Outcome.ASIDE
+            event = Event(Signal.DEFERRED, _retry_after_ms(answer))
+        elif answer.status == 503:
+            event = Event(Signal.REQUEST_SUCCEEDED)
+        elif answer.status < 500 and not (answer.status == 401 and reason == "clock_skew"):
+            outcome, event = Outcome.DONE, Event(Signal.REQUEST_SUCCEEDED)
+        facts = {"peer": self.node_id, **_named(entry), "status": answer.status}
+        if outcome is not Outcome.DONE:
+            log.warning("send_deferred", **facts, reason=reason)
+            return Result(outcome, event=event)
         if answer.status >= 300:
-            log.warning("send_refused", peer=self.node_id, **_named(entry), status=answer.status, reason=reason)
+            log.warning("send_refused", **facts, reason=reason)
         else:
-            log.debug("sent", peer=self.node_id, **_named(entry), status=answer.status)
-        return Outcome.DONE, (answer.status, reason)
+            log.debug("sent", **facts)
+        return Result(outcome, (answer.status, reason), event)
+
+
+def _verdict(results: Sequence[Result]) -> Event | None:
+    """What a batch, as a whole, says of the node's health.
+
+    A wish for patience counts most, then a failure: an answer that came beside it does not make up for it. Where
+    nothing but errors of its own came back, the node is not well.
+    """
+    events = [result.event for result in results if result.event is not None]
+    deferred = [event for event in events if event.signal is Signal.DEFERRED]
+    if deferred:
+        return max(deferred, key=lambda event: event.retry_after_ms)
+    if not events and len(results) > 1 and all(result.outcome is Outcome.ASIDE for result in results):
+        return Event(Signal.REQUEST_FAILED)
+    failed = [event for event in events if event.signal is Signal.REQUEST_FAILED]
+    return next(iter(failed or events), None)
 
 
 def _named(entry: Entry) -> dict[str, str]:
