@@ -1,4 +1,4 @@
-"""Who sent a node request: each refusal, in the order in which they are looked for, and what a waiting one waits for."""
+"""Who sent a node request: each refusal, in the order in which they are looked for, and who is waited for."""
 
 import asyncio
 from typing import Any
