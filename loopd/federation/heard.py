@@ -114,6 +114,7 @@ def listed(row: sqlite3.Row) -> dict[str, Any]:
         entry["category"] = row["category"]
     if row["quantity"] is not None:
         entry["quantity"] = Decimal(row["quantity"])
+    if row["unit"] is not None:
         entry["unit"] = row["unit"]
     if row["lat"] is not None:
         entry["location"] = {"lat": row["lat"], "lon": row["lon"]}

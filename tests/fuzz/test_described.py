@@ -36,9 +36,7 @@ def session(stage: Stage) -> Iterator[requests.Session]:
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-def test_what_is_described_is_what_is_answered(
-    mode: GenerationMode, stage: Stage, session: requests.Session
-) -> None:
+def test_what_is_described_is_what_is_answered(mode: GenerationMode, stage: Stage, session: requests.Session) -> None:
     description = schemathesis.openapi.from_dict(stage.get("/openapi.json"))
     tried = 0
     for found in description.get_all_operations():

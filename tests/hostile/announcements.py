@@ -164,7 +164,12 @@ ORIGINS = [
     hop(
         "an origin's word that is none", {"X-Loop-Origin-Signature": "none"}, reason="bad_origin_signature", status=401
     ),
-    hop("an origin's time changed", {"X-Loop-Origin-Timestamp": utc(1)}, reason="bad_origin_signature", status=401),
+    Row(
+        "an origin's time changed",
+        401,
+        "bad_origin_signature",
+        lambda s: copy_of(s.vienna, s.vienna.announcement(s.fresh_id()), change={"X-Loop-Origin-Timestamp": utc(1)}),
+    ),
     announced("another origin in the body", 400, "origin_mismatch", origin="berlin.loop"),
     Row(
         "the short form in another's name",

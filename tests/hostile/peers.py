@@ -118,7 +118,7 @@ BIDS = [
     bid("on a material and a product", "schema", product=f"PRD-{REFUSED}1"),
     bid("in another's name", "origin_mismatch", **{"from": "berlin.loop"}),
     bid("in this node's name", "origin_mismatch", **{"from": OWN}),
-    bid("over a moment ago", "expired", valid_until=utc(-5)),
+    bid("over a moment ago", "expired", valid_until=utc()),
     bid("over in no year", "bad_time", valid_until="9999-12-31T23:59:59-23:59"),
     bid("until a day without a time", "schema", valid_until="2030-01-01"),
     bid("in thousandths", "bad_amount", base_price=0.001),

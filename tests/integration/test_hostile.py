@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from typing import Any
 
+import jsonschema
 import pytest
 
 from tests.hostile import announcements, documents, doors, peers, signatures, transport
@@ -193,6 +194,13 @@ def test_heads_that_trickle_in_end_and_hold_up_nobody(stage: Stage) -> None:
 # Afterwards
 
 
+def test_what_was_heard_is_listed_as_described(stage: Stage, description: Any) -> None:
+    described = description["paths"]["/api/v1/federation/announcements"]["get"]["responses"]["200"]
+    listed = stage.get("/api/v1/federation/announcements?limit=100")
+    assert len(listed["results"]) >= 10
+    jsonschema.validate(listed, described["content"]["application/json"]["schema"])
+
+
 def test_the_node_serves_on(stage: Stage) -> None:
     assert stage.get("/health")
     assert stage.node.peer("vienna.loop") is not None
@@ -214,7 +222,8 @@ def test_what_was_refused_is_nowhere(stage: Stage) -> None:
         query = "" if name.endswith("nodes") else "?limit=100"
         assert REFUSED.lower() not in str(stage.get(f"/api/v1/{name}{query}")).lower()
     assert stage.get(f"/api/v1/material/{doors.HERE}/offers")["offers"] == []
-    assert REFUSED.encode() not in _database(stage)
+    for name in (REFUSED, "refused.loop", "refused.example", "refused-farm"):
+        assert name.encode() not in _database(stage)
 
 
 def test_secrets_and_people_are_nowhere(stage: Stage) -> None:
