@@ -46,8 +46,8 @@ PLAIN_ANNOUNCEMENT_VALIDITY_MS = 24 * 3600 * 1000
 # How long an id is remembered after its message ended, so that a late copy is still known.
 SEEN_GRACE_MS = 600_000
 
-# Repair between two nodes (§9.4). A message fits a batch of the link; the protocol knows no frame below the least one.
-RECONCILIATION_FRAME_MAX_BYTES = 255 * 1024
+# Repair between two nodes (§9.4). A message fits a frame of the link; the protocol knows no limit below the least one.
+RECONCILIATION_FRAME_MAX_BYTES = 240 * 1024
 RECONCILIATION_FRAME_MIN_BYTES = 4096
 # Ids that one comparison may find lacking, where nothing else is set. Beyond: a protocol error.
 RECONCILIATION_NEED_MAX = 100_000
