@@ -229,7 +229,9 @@ class Handshakes:
     def _wait(self, tx: Tx, waiting: HandshakeClaim | None, claim: HandshakeClaim) -> Answer:
         if waiting is None and nodes.count_claims(tx) >= self._settings.max_pending_peers:
             return Answer("rejected", "too many nodes wait for the operator's approval")
-        if waiting is None or claim.handshake_at_ms > waiting.handshake_at_ms:
+        # Anybody can send an unsigned one in another's name; it must not stand in the way of that node's own.
+        signed_at_last = waiting is not None and waiting.public_key is None and claim.public_key is not None
+        if waiting is None or signed_at_last or claim.handshake_at_ms > waiting.handshake_at_ms:
             nodes.record_claim(tx, claim)
         if waiting is None:
             self._record(tx, claim.node_id, "handshake_waits", claim.endpoint, claim.public_key)

@@ -39,6 +39,12 @@ HANDSHAKES = [
     knock("a handshake of another's name", 401, "bad_signature", {"X-Node-ID": "vienna.loop"}, node_id="vienna.loop"),
     knock("an unsigned handshake with a key", 401, "missing_header", {"X-Node-Signature": None}),
     knock("a handshake long ago", 401, "clock_skew", {"X-Timestamp": "2025-01-01T00:00:00Z"}),
+    shake(
+        "a handshake of tomorrow",
+        401,
+        "clock_skew",
+        lambda _: signed(MALLORY, HANDSHAKE, MALLORY.handshake(timestamp=utc(24 * 3600))),
+    ),
     knock("a handshake signed by another key", 401, "bad_signature", {"X-Node-Signature": "A" * 86}),
     knock("a handshake for another node", 401, "bad_signature", {"X-Node-Target": "berlin.loop"}),
     knock("an RSA key", 400, "bad_public_key", public_key=RSA_PEM),

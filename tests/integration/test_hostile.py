@@ -8,15 +8,17 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
 from tests.hostile import announcements, documents, doors, peers, signatures, transport
-from tests.hostile.stage import OWN, REFUSED, Row, Stage, copy_of, listed_reasons, signed, staged
-from tests.hostile.wire import PATIENCE_S, Reply, read_reply, request
-from tests.peer import ANNOUNCE, HANDSHAKE
+from tests.hostile.stage import LD_JSON, OWN, REFUSED, Row, Stage, copy_of, listed_reasons, signed, staged
+from tests.hostile.wire import PATIENCE_S, Reply, Wire, read_reply, request
+from tests.nodes import RunningNode, running
+from tests.peer import ABSENT, ANNOUNCE, HANDSHAKE, FakePeer, utc
 
 MODULES = {
     module.__name__.rpartition(".")[2]: module.ROWS
@@ -143,6 +145,23 @@ def test_an_old_handshake_moves_nobody(stage: Stage) -> None:
 def test_who_is_set_aside_stays_so(stage: Stage) -> None:
     answer = stage.send(signed(stage.suspended, HANDSHAKE, stage.suspended.handshake())).json()
     assert (answer["status"], stage.node.standing("salzburg.loop")) == ("rejected", "suspended")
+
+
+def test_an_unsigned_handshake_does_not_stand_in_the_way_of_a_signed_one(tmp_path: Path) -> None:
+    node = RunningNode.init(tmp_path, "munich", development=False)
+    vienna = FakePeer("vienna.loop", 48.2082, 16.3738, "https://vienna.example/api/v1")
+    wire = Wire(node.port, node.ca_file)
+    with running(node):
+        unsigned = vienna.handshake(public_key=ABSENT, timestamp=utc(200), endpoint="https://refused.example/api/v1")
+        for data in (request("POST", HANDSHAKE, LD_JSON, unsigned), signed(vienna, HANDSHAKE, vienna.handshake())):
+            answer = wire.exchange(data).json()
+            assert (answer["status"], answer["message"].partition(":")[0]) == ("rejected", "pending")
+        waiting = node.peer("vienna.loop")
+        assert waiting is not None
+        assert waiting["fingerprint"]
+        assert waiting["endpoint"] == vienna.endpoint
+        late = wire.exchange(request("POST", HANDSHAKE, LD_JSON, unsigned))
+        assert (late.status, late.reason) == (401, "bad_signature")
 
 
 # Below HTTP
