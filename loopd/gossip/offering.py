@@ -40,9 +40,9 @@ class LogEntry:
 class Offers:
     """What became of the log entries given to `Spread.offers`.
 
-    `taken` of them, from the front, were taken up; the rest have to wait. Of these `frames` are to be sent, `needless`
-    are settled without a frame, for the peer has shown that it holds as good a copy, and `too_long` are to go as
-    requests of §8.2; both are places in the log. `cursor` is as in `Progress`.
+    `taken` of them, from the front, were taken up; the rest have to wait. `frames` are to be sent. `needless` are
+    settled without a frame, for the peer has shown that it holds as good a copy. `too_long` are to stand aside and go
+    as requests of §8.2, before the cursor passes them. Both are places in the log; `cursor` is as in `Progress`.
     """
 
     frames: list[Frame]
@@ -142,6 +142,11 @@ class Offering:
         self._in_flight_of.setdefault(entry.message_id, []).append(offer)
         self._in_flight_bytes += len(entry.body)
         return offer.copy() if with_body else offer.have()
+
+    def pass_over(self, entry: int) -> None:
+        """An entry that does not go to this peer: the cursor may pass it once it passed those before."""
+        self._order.append(entry)
+        self._settled.add(entry)
 
     def wanted(self, message_id: bytes) -> Copy | None:
         """The body for a Want: once for each message in flight, and only for one. The best offer of it is taken up."""

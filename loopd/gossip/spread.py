@@ -14,9 +14,10 @@ Sending, for each peer with a link:
     received_deferred(peer, deferred, now_ms) -> Progress | None
 
 An offer is a Copy where the peer asked for bodies of this origin unasked, or never said; else a Have. A better TTL of
-what was offered before is a Have. An entry is settled by the peer's Done alone, and the cursor may pass it then: the
-peer holds the message durably at that TTL, or refused it for good. `in_order=False` is for entries that stood aside
-and for repair, `ids_only` for repair where several peers may offer the same.
+what was offered before is a Have. Entries that do not go to the peer (`loopd.gossip.flood.route`) are given as their
+place in the log alone, so that the cursor may pass them too. An entry is settled by the peer's Done alone, and the
+cursor may pass it then: the peer holds the message durably at that TTL, or refused it for good. `in_order=False` is
+for entries that stood aside and for repair, `ids_only` for repair where several peers may offer the same.
 
 Receiving:
 
@@ -174,18 +175,27 @@ class Spread:
         return 0 if link is None else max(0, link.offering.room)
 
     def offers(
-        self, peer: str, entries: Sequence[LogEntry], now_ms: int, *, in_order: bool = True, ids_only: bool = False
+        self,
+        peer: str,
+        entries: Sequence[LogEntry | int],
+        now_ms: int,
+        *,
+        in_order: bool = True,
+        ids_only: bool = False,
     ) -> Offers:
-        """Offer entries of the log, which go to this peer (`loopd.gossip.flood.route`), in their order."""
+        """Offer entries of the log in their order; those that do not go to this peer are given as their place only."""
         link = self._links.get(peer)
         answer = Offers([], 0, [], [], None)
         if link is None:
             return answer
-        taken, cursor = 0, None
+        taken = 0
         for entry in entries:
             if link.offering.room <= 0:
                 break
             taken += 1
+            if isinstance(entry, int):
+                link.offering.pass_over(entry)
+                continue
             eager = not ids_only and (peer, entry.origin) not in self._lazy
             frame = link.offering.take_up(entry, eager, in_order, now_ms)
             if frame is not None:
@@ -195,8 +205,7 @@ class Spread:
                 answer.too_long.append(entry.entry)
             else:
                 answer.needless.append(entry.entry)
-        cursor = link.offering.advance()
-        return Offers(answer.frames, taken, answer.needless, answer.too_long, cursor)
+        return Offers(answer.frames, taken, answer.needless, answer.too_long, link.offering.advance())
 
     def received_want(self, peer: str, want: Want, now_ms: int) -> list[Frame]:
         """The body, if it was offered over this link, is not settled, and was not sent already."""
