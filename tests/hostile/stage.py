@@ -70,8 +70,10 @@ class Stage:
     replies: list[Reply] = field(default_factory=list)
     numbers: dict[str, int] = field(default_factory=dict)
 
+    # The same node as `disputed`, as somebody else says.
+    disputed_twin: FakePeer = field(init=False)
+
     def __post_init__(self) -> None:
-        # The same node, as somebody else says.
         self.disputed_twin = self.disputed.with_other_key()
 
     def send(self, data: bytes) -> Reply:

@@ -200,7 +200,9 @@ def test_heads_that_trickle_in_end_and_hold_up_nobody(stage: Stage) -> None:
     slow = [stage.wire.connect() for _ in range(20)]
     try:
         for sock in slow:
-            sock.sendall(b"GET /health HTTP/1.1\r\nX-Slow: ")
+            # On a busy machine the first may have been cut off before the last has connected.
+            with suppress(OSError):
+                sock.sendall(b"GET /health HTTP/1.1\r\nX-Slow: ")
         assert stage.send(request("GET", "/health")).status == 200
         for sock in slow:
             with sock.makefile("rb") as stream:
