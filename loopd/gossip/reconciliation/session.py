@@ -85,10 +85,11 @@ class _Side(ABC):
             upper = items.find(part.upper)
             before = writer.mark()
             reached = self._answer_range(writer, part, lower, upper)
-            if reached < upper or not writer.fits:
-                if not writer.fits:
-                    writer.rewind(before)
-                    reached = lower
+            fits = writer.fits
+            if not fits:
+                writer.rewind(before)
+                reached = lower
+            if not fits or reached < upper:
                 writer.cut(items.fingerprint(reached, len(items)))
                 break
             lower = upper
