@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from loopd.settings.example import example_toml
+from scripts.reference.ceilings import threat_model_page
 from scripts.reference.commands import commands_page
 from scripts.reference.routes import routes_page
 from scripts.reference.settings import settings_page
@@ -15,6 +16,7 @@ GENERATED = {
     "docs/commands.md": commands_page,
     "docs/settings.md": settings_page,
     "docs/states.md": states_page,
+    "docs/threat-model.md": threat_model_page,
 }
 
 
