@@ -105,6 +105,7 @@ class Worker:
         self._random = randomness
         self._wake = asyncio.Event()
         self._health: PeerHealth | None = None
+        self._batch_entries = outbox.BATCH_ENTRIES
         self.round_trip_ms: int | None = None
 
     def __repr__(self) -> str:
@@ -242,7 +243,7 @@ class Worker:
     async def _send(self, node: KnownNode) -> bool:
         """Send one batch of each kind. True where more may wait."""
         is_peer = node.standing is Standing.PEER
-        query = {"node": self.node_id, "own": self._around.own_node_id, "limit": outbox.BATCH_ENTRIES}
+        query = {"node": self.node_id, "own": self._around.own_node_id, "limit": self._batch_entries}
         requests = await self._batch(outbox.REQUESTS_AFTER_CURSOR, query)
         if requests and not await self._work_off(node, requests, outbox.advance_requests):
             return False
@@ -292,6 +293,8 @@ class Worker:
             return last == entries[-1].entry
 
         went_through = await self._around.database.write(record)
+        # Who has to be patient with a node goes on with one entry: of many at once, the first may be the one refused.
+        self._batch_entries = min(2 * self._batch_entries, outbox.BATCH_ENTRIES) if went_through else 1
         return went_through and self._may_send()
 
     def _settle(self, tx: Tx, entry: Entry, result: Result, *, stood_aside: bool) -> None:

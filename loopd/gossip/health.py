@@ -204,7 +204,9 @@ def transition(
             return replace(_answered(after, now_ms, next_probe_ms), request_failures=0, send_after_ms=now_ms)
         case Signal.DEFERRED:
             ready_ms = now_ms + min(max(event.retry_after_ms, 0), RETRY_AFTER_MAX_MS)
-            return replace(_answered(after, now_ms, max(next_probe_ms, ready_ms)), send_after_ms=ready_ms)
+            # A probe counts against a limit like any request: what waits to be sent comes first.
+            probe_ms = ready_ms + next_probe_ms - now_ms
+            return replace(_answered(after, now_ms, probe_ms), send_after_ms=ready_ms)
         case Signal.PROBE_FAILED:
             return _probe_failed(after, now_ms, jitter, timing)
         case Signal.REQUEST_FAILED if before.state is State.ACTIVE:
