@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nodes import RunningNode, befriend, eventually, init_nodes, running
+from tests.nodes import RunningNode, befriend, eventually, free_port, init_nodes, running
 
 KEPT_BESIDE_THE_DATABASE = ("loopd.toml", "node.key", "tls-cert.pem", "tls-key.pem")
 
@@ -118,6 +118,19 @@ def test_a_node_that_lost_its_key_is_taken_back_when_its_peers_forget_the_old_on
         assert added.status == 0, added.err
         assert fresh.status()["fingerprint"] in added.out
         b.hears(fresh.register(), origin="a.loop", verified=True)
+
+
+def test_a_peer_that_moved_is_reached_once_its_new_address_is_added(pair: tuple[RunningNode, RunningNode]) -> None:
+    a, b = pair
+    b.stop()
+    b.port = free_port()
+    b.start(LOOPD_API__LISTEN=f"127.0.0.1:{b.port}", LOOPD_NODE__ENDPOINT=b.endpoint)
+    waiting = a.register()
+
+    added = a.cli("peer", "add", b.endpoint)
+    assert added.status == 0, added.err
+    assert a.peer("b.loop")["endpoint"] == b.endpoint
+    b.hears(waiting)
 
 
 def test_a_message_is_followed_by_its_id_through_the_logs_of_both(tmp_path: Path) -> None:
