@@ -119,7 +119,9 @@ class Dispatcher:
         if route.body is Body.REQUIRED:
             check_content_type(http.headers)
         await _answer_expectation(http)
-        body = await read_body(http.content, http.content_length, self._bodies, self._settings.body_timeout_s)
+        body = await read_body(
+            http.content, http.content_length, self._bodies, self._settings.body_timeout_s, route.body_max_bytes
+        )
         try:
             if body:
                 _check_body(route, request, body)

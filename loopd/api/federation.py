@@ -13,6 +13,7 @@ from loopd.federation import heard, nodes
 from loopd.federation.service import Federation
 from loopd.gossip.health import REGISTRY_STATUS
 from loopd.identity import Identity
+from loopd.protocol.limits import HANDSHAKE_MAX_BYTES
 from loopd.protocol.nodes import KnownNode, Standing
 from loopd.protocol.signing import signed_path
 from loopd.protocol.timestamps import format_timestamp
@@ -70,6 +71,7 @@ class FederationRoutes:
                 description="Signed like every node request, with the key that stands in the document.",
                 rate=RateClass.NODE,
                 body=Body.REQUIRED,
+                body_max_bytes=HANDSHAKE_MAX_BYTES,
                 request_schema="NodeHandshake",
                 successes={
                     202: Success(

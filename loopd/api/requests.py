@@ -108,14 +108,20 @@ class BodyBudget:
         self._held_bytes -= count
 
 
-async def read_body(content: StreamReader, declared_bytes: int | None, budget: BodyBudget, timeout_s: float) -> bytes:
-    """The body, of at most 1 MiB: nothing beyond that is read, whatever the headers said.
+async def read_body(
+    content: StreamReader,
+    declared_bytes: int | None,
+    budget: BodyBudget,
+    timeout_s: float,
+    max_bytes: int = DOCUMENT_MAX_BYTES,
+) -> bytes:
+    """The body, of at most `max_bytes`: nothing beyond that is read, whatever the headers said.
 
     The caller gives the bytes back to the budget when it is done with them. Refuses with 413 `payload_too_large`,
     408 `body_too_slow`, 400 `bad_body` (broken off, or chunks that are none), 503 `overloaded`.
     """
-    if declared_bytes is not None and declared_bytes > DOCUMENT_MAX_BYTES:
-        raise _too_large()
+    if declared_bytes is not None and declared_bytes > max_bytes:
+        raise _too_large(max_bytes)
     parts: list[bytes] = []
     held = 0
     try:
@@ -129,10 +135,10 @@ async def read_body(content: StreamReader, declared_bytes: int | None, budget: B
                     budget.take(len(part))
                     held += len(part)
                     parts.append(part)
-                    if held > DOCUMENT_MAX_BYTES:
-                        raise _too_large()
-        if held > DOCUMENT_MAX_BYTES:
-            raise _too_large()
+                    if held > max_bytes:
+                        raise _too_large(max_bytes)
+        if held > max_bytes:
+            raise _too_large(max_bytes)
     except TimeoutError as error:
         budget.give_back(held)
         raise Refusal(408, "body_too_slow", f"The body did not arrive within {timeout_s:g} s.") from error
@@ -145,9 +151,9 @@ async def read_body(content: StreamReader, declared_bytes: int | None, budget: B
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _too_large() -> Refusal:
-    details = {"max_bytes": DOCUMENT_MAX_BYTES}
-    return Refusal(413, "payload_too_large", "A document is at most 1 MiB.", details)
+def _too_large(max_bytes: int) -> Refusal:
+    details = {"max_bytes": max_bytes}
+    return Refusal(413, "payload_too_large", f"A document is at most {max_bytes:,} bytes here.", details)
 
 
 def check_content_type(headers: Mapping[str, str]) -> None:

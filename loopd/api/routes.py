@@ -12,7 +12,7 @@ from aiohttp import web
 
 from loopd.api.answers import Answer
 from loopd.api.requests import Request
-from loopd.protocol.limits import LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, LIST_LIMIT_MIN
+from loopd.protocol.limits import DOCUMENT_MAX_BYTES, LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, LIST_LIMIT_MIN
 
 Handler = Callable[[Request], Awaitable[Answer | web.StreamResponse]]
 
@@ -115,6 +115,7 @@ class Route:
     access: Access | Scope = Access.OPEN
     rate: RateClass = RateClass.USER
     body: Body = Body.NONE
+    body_max_bytes: int = DOCUMENT_MAX_BYTES
     request_schema: SchemaReference | None = None
     query: tuple[QueryParameter, ...] = ()
     refusals: Mapping[int, tuple[str, ...]] = field(default_factory=dict)

@@ -53,7 +53,8 @@ HANDSHAKES = [
         "a key of noise", 400, "bad_public_key", public_key="-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"
     ),
     knock("an empty key", 400, "bad_public_key", public_key=""),
-    knock("a key without end", 400, "bad_public_key", public_key="-----BEGIN PUBLIC KEY-----\n" + "A" * 100_000),
+    knock("a key without end", 400, "bad_public_key", public_key="-----BEGIN PUBLIC KEY-----\n" + "A" * 10_000),
+    knock("more than a handshake needs", 413, "payload_too_large", name="N" * 20_000),
     knock("a key of raw hex", 400, "bad_public_key", public_key="ab" * 32),
     knock("an endpoint without TLS", 400, "bad_endpoint", endpoint="http://127.0.0.1/api/v1"),
     knock("an endpoint with a password", 400, "bad_endpoint", endpoint="https://root:secret@127.0.0.1/api/v1"),
