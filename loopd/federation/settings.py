@@ -1,11 +1,41 @@
 """The `[federation]` section."""
 
 from ipaddress import IPv4Network, IPv6Network
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, field_validator
 
+from loopd.gossip.rings import Ring, check_plan
 from loopd.room_settings import RoomSettings
+
+UNBOUNDED_WORD = "none"
+RINGS_MAX = 8
+
+
+def _unbounded(value: Any) -> Any:
+    return None if value == UNBOUNDED_WORD else value
+
+
+class RingSettings(RoomSettings):
+    """One ring of announcement: how far it reaches, and how long after the first announcement it opens."""
+
+    radius_km: Annotated[Annotated[float, Field(gt=0, le=20_016)] | None, BeforeValidator(_unbounded)] = Field(
+        description="In kilometres along the great circle."
+    )
+    after_s: int = Field(ge=0, le=366 * 24 * 3600, description="Seconds after the first announcement.")
+
+    @property
+    def ring(self) -> Ring:
+        """The same as the engine has it."""
+        return Ring(self.radius_km, self.after_s * 1000)
+
+
+DEFAULT_RINGS = (
+    RingSettings(radius_km=50, after_s=0),
+    RingSettings(radius_km=200, after_s=6 * 3600),
+    RingSettings(radius_km=1000, after_s=24 * 3600),
+    RingSettings(radius_km=None, after_s=72 * 3600),
+)
 
 
 class FederationSettings(RoomSettings):
@@ -17,8 +47,16 @@ class FederationSettings(RoomSettings):
     )
     radius_km: Annotated[float, Field(gt=0, le=20_016)] | None = Field(
         default=1000.0,
-        description="How far from this city an announcement travels, in kilometres along the great circle. "
-        "No city outside hears of what is announced.",
+        description="How far from this city an announcement travels at once, in kilometres along the great circle, "
+        "where no rings are wanted: it counts where it is set and `rings` is not, and in development mode. No city "
+        "outside hears of what is announced.",
+    )
+    rings: tuple[RingSettings, ...] = Field(
+        default=DEFAULT_RINGS,
+        validate_default=False,  # settings already, which strict JSON would refuse
+        description="What is available is announced nearby first, and farther away the longer nobody has selected "
+        'it: each ring opens so many seconds after the first announcement; a radius of "none" has no bound. The first '
+        "opens at once, each later one is wider. In the environment as JSON.",
     )
     announcement_validity_s: int = Field(
         default=604_800,
@@ -66,3 +104,17 @@ class FederationSettings(RoomSettings):
         le=5_000_000,
         description="How many valid announcements are held. Beyond it new ones are answered 503 until old ones end.",
     )
+
+    @field_validator("rings")
+    @classmethod
+    def _widening(cls, rings: tuple[RingSettings, ...]) -> tuple[RingSettings, ...]:
+        if len(rings) > RINGS_MAX:
+            raise ValueError(f"at most {RINGS_MAX} rings")
+        check_plan([settings.ring for settings in rings])
+        return rings
+
+    def ring_plan(self, *, development: bool) -> tuple[Ring, ...]:
+        """The rings in use: those that were set; else the one of a radius that was set, or of development mode."""
+        if "rings" not in self.model_fields_set and (development or "radius_km" in self.model_fields_set):
+            return (Ring(self.radius_km, 0),)
+        return tuple(settings.ring for settings in self.rings)

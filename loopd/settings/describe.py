@@ -136,6 +136,10 @@ def _plain_shape(annotation: Any, constraints: Sequence[Any]) -> Shape:
         return Shape(Kind.TEXT, "path of a file")
     if annotation in (IPv4Network, IPv6Network):
         return Shape(Kind.TEXT, "network such as 10.0.0.0/8 or fd00::/8")
+    if isinstance(annotation, type) and issubclass(annotation, RoomSettings):
+        keys = (f"{key} ({shape_of(field.annotation, field.metadata).allowed})"
+                for key, field in annotation.model_fields.items())  # fmt: skip
+        return Shape(Kind.TABLE, f"table with {' and '.join(keys)}")
     raise TypeError(f"no setting may have the type {annotation}")
 
 

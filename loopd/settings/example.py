@@ -9,6 +9,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
+from loopd.room_settings import RoomSettings
 from loopd.settings.describe import NONE_WORD, Setting, sections, settings_of
 
 Values = Mapping[str, Mapping[str, Any]]
@@ -69,6 +70,9 @@ def toml_value(value: Any) -> str:
             return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
         case Path() | IPv4Network() | IPv6Network():
             return toml_value(str(value))
+        case RoomSettings():
+            fields = ", ".join(f"{key} = {toml_value(getattr(value, key))}" for key in type(value).model_fields)
+            return f"{{ {fields} }}"
         case Mapping():
             pairs = ", ".join(f"{toml_value(key)} = {toml_value(item)}" for key, item in value.items())
             return f"{{ {pairs} }}" if pairs else "{}"

@@ -158,10 +158,10 @@ class _Loader:
         match first["type"]:
             case _ if not path:
                 self.problems.append(Problem(self.file_name, "", _plain_message(first)))
-            case "extra_forbidden" if len(path) > 1:
+            case "extra_forbidden" if len(path) == 2:
                 keys = [key for section, key in self.known if section == path[0]]
                 self._add(path, None, _unknown("setting", path[1], keys), shown=False)
-            case "missing":
+            case "missing" if len(path) <= 2:
                 missing = [
                     setting
                     for setting in self.known.values()
