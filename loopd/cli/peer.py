@@ -56,13 +56,22 @@ def add(directory: NodeDirectory, url: str, auth: str, as_json: bool) -> None:
 @directory_argument
 @json_option
 def list_peers(directory: NodeDirectory, as_json: bool) -> None:
-    """List the peers and those who ask to be one, with their health. --json also gives fingerprints and features."""
+    """List the peers and those who ask to be one, with their health. --json also gives fingerprints and features.
+
+    The fingerprints of those who wait for approval are told on standard error, to be compared on the telephone.
+    """
     answer = call(directory, "GET", "/admin/v1/peers")
     if as_json:
         print_json(answer)
         return
     rows = [[entry.get(column) for column in _COLUMNS] for entry in answer["peers"]]
     print_table(_COLUMNS, rows, f"There are no peers. loopd peer add {directory.root} URL adds one.")
+    for entry in answer["peers"]:
+        if entry.get("status") == "waiting":
+            shown = (
+                f"{cell(entry.get('id'))} waits for your approval and shows the key {cell(entry.get('fingerprint'))}"
+            )
+            click.echo(shown, err=True)
 
 
 def _decision(name: str, method: str, suffix: str, done: str, text: str) -> None:

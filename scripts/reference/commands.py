@@ -13,7 +13,9 @@ errors go to standard error. Tables are for people and plain when piped; `--json
 
 def commands_page() -> str:
     """The page."""
-    return "\n".join([_INTRODUCTION, *_describe(commands, click.Context(commands, info_name="loopd"))])
+    # As the program makes it: without its settings the commands would have other names for their help.
+    context = click.Context(commands, info_name="loopd", **commands.context_settings)
+    return "\n".join([_INTRODUCTION, *_describe(commands, context)])
 
 
 def _describe(command: click.Command, context: click.Context) -> list[str]:
