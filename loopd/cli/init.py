@@ -93,7 +93,8 @@ def init(
         asyncio.run(_create_database(staging, settings))
         write_new_file(staging.settings_file, render_toml(values).encode(), mode=0o644)
     click.echo(f"{directory.root}: {settings.node.id}, key {NodeKey.from_seed(seed).public.fingerprint}")
-    if tls_cert is None and not dev:
+    names = (CERTIFICATE_NAME, CERTIFICATE_KEY_NAME)
+    if tls_cert is None and not dev and not all((directory.root / name).exists() for name in names):
         click.echo(
             f"Put the certificate and its key into {directory.root} as {CERTIFICATE_NAME} and {CERTIFICATE_KEY_NAME}."
         )

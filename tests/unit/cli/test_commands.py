@@ -128,6 +128,15 @@ def test_status_prints_what_the_daemon_says(run: Run, node: NodeDirectory, daemo
     assert json.loads(run("status", node.root, "--json").stdout)["peers"] == {"active": 2}
 
 
+def test_the_key_of_who_waits_is_told_beside_the_list(run: Run, node: NodeDirectory, daemon: FakeDaemon) -> None:
+    asking = {"id": "vienna.loop", "status": "waiting", "fingerprint": "5a69:78ea"}
+    known = {"id": "berlin.loop", "status": "peer", "fingerprint": "e32d:bbb2"}
+    daemon.answers["GET /admin/v1/peers"] = (200, {"peers": [known, asking]})
+    result = run("peer", "list", node.root)
+    assert result.stdout.count("\n") == 3
+    assert result.stderr == "vienna.loop waits for your approval and shows the key 5a69:78ea\n"
+
+
 def test_an_answer_that_makes_no_sense_is_a_failure(run: Run, node: NodeDirectory, daemon: FakeDaemon) -> None:
     daemon.answers["GET /admin/v1/status"] = (200, "<html>")
     assert "not JSON" in run("status", node.root).stderr

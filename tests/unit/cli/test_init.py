@@ -99,6 +99,13 @@ def test_without_a_certificate_it_says_where_one_belongs(tmp_path: Path, run: Ru
     assert "tls-cert.pem: No such file" in result.stderr
 
 
+def test_a_certificate_that_is_there_already_is_not_asked_for(tmp_path: Path, run: Run) -> None:
+    for name in ("tls-cert.pem", "tls-key.pem"):
+        (tmp_path / name).touch()
+    result = run("init", tmp_path, *options())
+    assert (result.exit_code, "tls-cert.pem" in result.stdout) == (0, False)
+
+
 @pytest.mark.parametrize("taken", ["loopd.toml", "node.key", "loopd.db", "tls-key.pem", "tls-cert.pem", "ca"])
 def test_nothing_is_ever_overwritten(tmp_path: Path, run: Run, taken: str) -> None:
     root = tmp_path / "munich"
