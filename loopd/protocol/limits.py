@@ -4,9 +4,9 @@ from decimal import Decimal
 
 # Documents: beyond these the answer is 413 or 400, before any further work.
 DOCUMENT_MAX_BYTES = 1024 * 1024
+JSON_MAX_DEPTH = 64
 # A stranger's document is read before its signature is checked, for the key stands in it: so it is kept small.
 HANDSHAKE_MAX_BYTES = 16 * 1024
-JSON_MAX_DEPTH = 64
 # Numbers: what a double reaches, since that is what most readers of JSON hold, with digits to spare. Beyond: 400.
 NUMBER_MAX_CHARACTERS = 100
 NUMBER_MAX_EXPONENT = 308
