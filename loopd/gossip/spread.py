@@ -70,8 +70,15 @@ __all__ = ["Effects", "HaveAnswer", "LogEntry", "Offers", "Progress", "Spread", 
 BRINGING_MAX_MS: Final = 60_000
 PUT_OFF_RETRY_MS: Final = 5_000
 
-# How long the source's body is waited for: its usual lag behind the first offer, and so many mean deviations.
-SOURCE_DEVIATIONS: Final = 1.0
+# How long the source's body is waited for: its usual lag behind the first offer, and so many mean deviations. Fewer at
+# the last hop, where nothing else makes up for lost time. More once a node asked early too often: mostly the body comes
+# all the same, so each early ask costs one.
+_SOURCE_DEVIATIONS: Final = 1.5
+_LAST_HOP_DEVIATIONS: Final = 0.5
+_PATIENT_DEVIATIONS: Final = 4.0
+# Early asks that each first body earns, and how many can be saved up.
+_EARLY_ASKS_EARNED: Final = 0.2
+_EARLY_ASKS_SAVED_MAX: Final = 3.0
 # How long a body that was asked for is waited for, before another peer is asked: as RFC 6298 does it, within bounds.
 _ANSWER_DEVIATIONS: Final = 4.0
 _ANSWER_MIN_MS, _ANSWER_FIRST_MS, _ANSWER_MAX_MS = 30, 500, 2_000
@@ -161,6 +168,7 @@ class Spread:
         self._first_offer_ms: Remembered[bytes, int] = Remembered(SPREAD_MESSAGES_REMEMBERED)
         self._final: Remembered[bytes, str] = Remembered(SPREAD_MESSAGES_REMEMBERED)
         self._timers: Timers[bytes] = Timers()
+        self._early_asks = _EARLY_ASKS_SAVED_MAX
         self.counted: Counter[str] = Counter()
 
     # Sending
@@ -294,6 +302,8 @@ class Spread:
         """A copy or an upgrade was decided on, and what that changed is durable."""
         if reason in _FINAL:
             self._final[message_id] = reason
+        if reason == Reason.ACCEPTED:
+            self._early_asks = min(self._early_asks + _EARLY_ASKS_EARNED, _EARLY_ASKS_SAVED_MAX)
         done = self._done(peer, number, origin, reason)
         effects = self._settle(message_id, held, now_ms, decided=(peer, number))
         effects.frames.insert(0, (peer, done))
@@ -420,11 +430,17 @@ class Spread:
         expected = self._sources.source(waiting.origin)
         if not waiting.asked and expected is not None and all(peer != expected[0] for peer, _ in waiting.offers):
             first_ms = self._first_offer_ms.get(message_id, now_ms)
-            due_ms = first_ms + int(expected[1].above(SOURCE_DEVIATIONS))
+            due_ms = first_ms + int(expected[1].above(self._patience(waiting)))
             if due_ms > now_ms:
                 self._timers.set(message_id, due_ms)
                 return []
         return self._ask(message_id, waiting, now_ms)
+
+    def _patience(self, waiting: _Waiting) -> float:
+        if self._early_asks < 1:
+            return _PATIENT_DEVIATIONS
+        last_hop = all(have.ttl == 1 for have in waiting.offers.values())
+        return _LAST_HOP_DEVIATIONS if last_hop else _SOURCE_DEVIATIONS
 
     def _ask(self, message_id: bytes, waiting: _Waiting, now_ms: int) -> list[PeerFrame]:
         """Ask the best of those that offered the message and were not asked yet."""
@@ -456,7 +472,9 @@ class Spread:
         """The time for an answer is over, or for the source to bring the body unasked."""
         if not waiting.asked:
             expected = self._sources.source(waiting.origin)
-            waiting.late_source = None if expected is None else expected[0]
+            if expected is not None:
+                waiting.late_source = expected[0]
+                self._early_asks -= 1
             return
         last_asked = max(waiting.asked, key=lambda peer: waiting.asked[peer])
         link = self._links.get(last_asked)
