@@ -31,6 +31,8 @@ class Signal(StrEnum):
 
     PROBE_SUCCEEDED = "probe_succeeded"
     PROBE_FAILED = "probe_failed"
+    SUSPECTED = "suspected"  # neither this node's probes nor its helpers' were answered, or only others' are
+    FAILURE_CONFIRMED = "failure_confirmed"  # nothing contradicted the suspicion in time
     REQUEST_SUCCEEDED = "request_succeeded"
     REQUEST_FAILED = "request_failed"  # no answer, or a 5xx
     DEFERRED = "deferred"  # a 429 or 503 with Retry-After: it is there, and asks for patience
@@ -54,6 +56,10 @@ NOT_SUSPENDED: Final = (State.ACTIVE, State.SUSPECT, State.UNREACHABLE, State.MA
 # Every change of state there is. What is not listed leaves the state as it is.
 MOVES: Final[Mapping[tuple[State, Signal], tuple[State, Guard]]] = {
     (State.ACTIVE, Signal.PROBE_FAILED): (State.SUSPECT, Guard.ALWAYS),
+    (State.ACTIVE, Signal.SUSPECTED): (State.SUSPECT, Guard.ALWAYS),
+    (State.ACTIVE, Signal.FAILURE_CONFIRMED): (State.UNREACHABLE, Guard.ALWAYS),
+    (State.SUSPECT, Signal.FAILURE_CONFIRMED): (State.UNREACHABLE, Guard.ALWAYS),
+    (State.MAINTENANCE, Signal.FAILURE_CONFIRMED): (State.UNREACHABLE, Guard.MAINTENANCE_OVERDUE),
     (State.ACTIVE, Signal.REQUEST_FAILED): (State.SUSPECT, Guard.ALWAYS),
     (State.SUSPECT, Signal.PROBE_FAILED): (State.UNREACHABLE, Guard.PROBES_EXHAUSTED),
     (State.MAINTENANCE, Signal.PROBE_FAILED): (State.UNREACHABLE, Guard.MAINTENANCE_OVERDUE),
@@ -112,10 +118,14 @@ DEFAULT_TIMING: Final = Timing()
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A signal; `retry_after_ms` comes with DEFERRED."""
+    """A signal; `retry_after_ms` comes with DEFERRED.
+
+    `next_attempt_in_ms` comes with a signal of `membership`, which plans its probes itself; None: planned here.
+    """
 
     signal: Signal
     retry_after_ms: int = 0
+    next_attempt_in_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +201,14 @@ def transition(
     health: PeerHealth, event: Event, now_ms: int, jitter: float, timing: Timing = DEFAULT_TIMING
 ) -> PeerHealth:
     """The peer's health after an event. `jitter` is a random number from 0 to 1, drawn for this event."""
+    after = _transition(health, event, now_ms, jitter, timing)
+    if event.next_attempt_in_ms is None or after.state is State.SUSPENDED:
+        return after
+    planned_in_ms = min(max(event.next_attempt_in_ms, 0), timing.final_ceiling_ms)
+    return replace(after, next_attempt_at_ms=now_ms + planned_in_ms)
+
+
+def _transition(health: PeerHealth, event: Event, now_ms: int, jitter: float, timing: Timing) -> PeerHealth:
     before = _on_this_clock(health, now_ms)
     state = _following(before, event.signal, now_ms, timing)
     after = before if state is before.state else replace(before, state=state, since_ms=now_ms)
@@ -207,7 +225,7 @@ def transition(
             # A probe counts against a limit like any request: what waits to be sent comes first.
             probe_ms = ready_ms + next_probe_ms - now_ms
             return replace(_answered(after, now_ms, probe_ms), send_after_ms=ready_ms)
-        case Signal.PROBE_FAILED:
+        case Signal.PROBE_FAILED | Signal.SUSPECTED | Signal.FAILURE_CONFIRMED:
             return _probe_failed(after, now_ms, jitter, timing)
         case Signal.REQUEST_FAILED if before.state is State.ACTIVE:
             return _request_failed(after, now_ms, jitter, timing)

@@ -48,11 +48,14 @@ IN_STATE = {
 FOLLOWING = {
     State.ACTIVE: {
         Signal.PROBE_FAILED: State.SUSPECT,
+        Signal.SUSPECTED: State.SUSPECT,
+        Signal.FAILURE_CONFIRMED: State.UNREACHABLE,
         Signal.REQUEST_FAILED: State.SUSPECT,
         Signal.MAINTENANCE_STARTED: State.MAINTENANCE,
         Signal.SUSPENDED: State.SUSPENDED,
     },
     State.SUSPECT: {
+        Signal.FAILURE_CONFIRMED: State.UNREACHABLE,
         Signal.PROBE_SUCCEEDED: State.ACTIVE,
         Signal.REQUEST_SUCCEEDED: State.ACTIVE,
         Signal.DEFERRED: State.ACTIVE,
@@ -118,6 +121,22 @@ def test_a_long_maintenance_ends_in_being_unreachable() -> None:
     limit_ms = NOW_MS + TIMING.maintenance_max_ms
     assert after(health, Signal.PROBE_FAILED, now_ms=limit_ms - 1).state is State.MAINTENANCE
     assert after(health, Signal.PROBE_FAILED, now_ms=limit_ms).state is State.UNREACHABLE
+
+
+def test_a_confirmed_failure_ends_only_an_overdue_maintenance() -> None:
+    health = IN_STATE[State.MAINTENANCE]
+    limit_ms = NOW_MS + TIMING.maintenance_max_ms
+    assert after(health, Signal.FAILURE_CONFIRMED, now_ms=limit_ms - 1).state is State.MAINTENANCE
+    assert after(health, Signal.FAILURE_CONFIRMED, now_ms=limit_ms).state is State.UNREACHABLE
+
+
+@pytest.mark.parametrize(("planned_ms", "kept_ms"), [(0, 0), (7_000, 7_000), (-5, 0), (10**12, 900_000)])
+def test_who_plans_the_probes_says_when_the_next_one_is(planned_ms: int, kept_ms: int) -> None:
+    event = Event(Signal.PROBE_SUCCEEDED, next_attempt_in_ms=planned_ms)
+    health = transition(IN_STATE[State.UNREACHABLE], event, NOW_MS, 1.0)
+    assert (health.state, health.next_attempt_at_ms) == (State.ACTIVE, NOW_MS + kept_ms)
+    suspended = transition(IN_STATE[State.SUSPENDED], event, NOW_MS, 1.0)
+    assert (suspended.state, suspended.next_attempt_at_ms) == (State.SUSPENDED, None)
 
 
 def test_inbound_contact_hastens_a_probe_and_opens_nothing() -> None:
