@@ -214,7 +214,7 @@ class City:
         self.offers: list[bytes] = []
         self.contacted: list[str] = []
         self.working = False
-        self._path = directory / f"{identity.node_id}.db"
+        self.directory = directory
         network.cities[identity.node_id] = self
 
     @property
@@ -222,8 +222,9 @@ class City:
         return self.identity.node_id
 
     async def open(self, *, started: bool = True) -> None:
-        opening = Database.open if self._path.exists() else Database.create
-        self.database = await opening(self._path, FAST_DATABASE, self.clock)
+        path = self.directory / f"{self.node_id}.db"
+        opening = Database.open if path.exists() else Database.create
+        self.database = await opening(path, FAST_DATABASE, self.clock)
         self.audit = AuditLog(self.clock)
         client = cast(PeerClient, NetworkClient(self.network, self.node_id))
         self.federation = Federation(

@@ -38,11 +38,15 @@ from loopd.protocol.timestamps import format_timestamp
 log = structlog.get_logger(__name__)
 
 HOUSEKEEPING_S = 5.0
+# How often is looked for rings that opened: each is late by that at most.
+RINGS_LOOK_S = 1.0
 RENEWALS_AT_ONCE = 100
 # A node that has not accepted yet is asked again this often; when its operator approves, it calls at once.
 ASK_AGAIN_S = 300.0
 # A handshake that came to nothing is tried again this soon.
 TRY_AGAIN_S = 5.0
+# How long a worker rests that a bug of ours ended.
+RESTART_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,8 @@ class Federation:
         clock: Clock,
         randomness: random.Random,
         random_bytes: Callable[[int], bytes],
+        *,
+        development: bool = False,
     ) -> None:
         self._identity = identity
         self._settings = settings
@@ -95,7 +101,7 @@ class Federation:
         self._asked_at_s: dict[str, float] = {}
         self.requests = NodeRequests(identity, client, clock, settings.request_timeout_s)
         self.outbox = Outbox(self._queued)
-        self.announcer = Announcer(identity, settings, self.outbox, audit, clock, random_bytes)
+        self.announcer = Announcer(identity, settings, self.outbox, audit, clock, random_bytes, development=development)
         self.introductions = Introductions(identity.node_id, database, self.requests, clock)
         self.handshakes = Handshakes(
             identity, settings, self.requests, CallbackGate(clock), audit, clock, self._admitted
@@ -165,7 +171,7 @@ class Federation:
         if not task.cancelled() and task.exception() is not None:
             log.error("worker_failed", peer=node_id, exc_info=task.exception())
             # A bug of ours must not silence a peer for good.
-            asyncio.get_running_loop().call_later(1.0, self._ensure_worker, node_id)
+            asyncio.get_running_loop().call_later(RESTART_S, self._ensure_worker, node_id)
 
     def _queued(self, target: str | None) -> None:
         if target is None:
@@ -198,20 +204,36 @@ class Federation:
 
     async def _keep_house(self) -> None:
         while True:
-            await asyncio.sleep(HOUSEKEEPING_S)
-            try:
-                await self.keep_house()
-            except Refusal as refusal:  # our own storage is overloaded: the next round does it
-                log.warning("housekeeping_delayed", reason=refusal.reason)
-            except Exception:
-                log.exception("housekeeping_failed")
+            for _ in range(round(HOUSEKEEPING_S / RINGS_LOOK_S)):
+                await asyncio.sleep(RINGS_LOOK_S)
+                await self._tend(self.widen)
+            await self._tend(self.keep_house)
+
+    @staticmethod
+    async def _tend(work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except Refusal as refusal:  # our own storage is overloaded: the next round does it
+            log.warning("housekeeping_delayed", reason=refusal.reason)
+        except Exception:
+            log.exception("housekeeping_failed")
 
     async def keep_house(self) -> None:
         """Forget what is over, a little in each transaction, and announce again what is still there."""
         while await self._database.write(self._forget_some):
             pass
         validity_ms = self._settings.announcement_validity_s * 1000
-        due = announcing.due_renewals(self._database.points, validity_ms, self._clock.now_ms(), RENEWALS_AT_ONCE)
+        now_ms = self._clock.now_ms()
+        await self._announce_again(
+            announcing.due_renewals(self._database.points, validity_ms, now_ms, RENEWALS_AT_ONCE)
+        )
+
+    async def widen(self) -> None:
+        """Announce farther away what nobody nearby took."""
+        due = announcing.due_widenings(self._database.points, self._clock.now_ms(), RENEWALS_AT_ONCE)
+        await self._announce_again(due)
+
+    async def _announce_again(self, due: list[str]) -> None:
         # Each in its own unit, so that one that cannot be renewed holds up no other; they share a commit all the same.
         renewals = (self._database.write(partial(self._renew, subject_id)) for subject_id in due)
         for subject_id, outcome in zip(due, await asyncio.gather(*renewals, return_exceptions=True), strict=True):
