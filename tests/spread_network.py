@@ -135,9 +135,10 @@ class Network:
                 self.bodies[frame.body] += 1
         if self.codec:
             frames = decode_batch(encode_batch(frames))
-        # A link is a stream: what was sent later does not arrive earlier.
-        arrival = max(self.now + self.delay_ms(sender, to), link.last_arrival.get(to, 0.0))
-        link.last_arrival[to] = arrival
+        arrival = self.now + self.delay_ms(sender, to)
+        if not self.plain:
+            # A link is a stream: what was sent later does not arrive earlier. Plain copies are requests of their own.
+            arrival = link.last_arrival[to] = max(arrival, link.last_arrival.get(to, 0.0))
         name = self.nodes[sender].name
 
         def arrive() -> None:
