@@ -107,6 +107,7 @@ class Node:
             self._clock,
             random.SystemRandom(),
             secrets.token_bytes,
+            development=settings.daemon.development,
         )
         self._signals = Signals(identity.node_id, identity.context_url, settings.signals, self._clock)
         self._registry = Registry(identity, self._clock, audit, self._federation.announcer)

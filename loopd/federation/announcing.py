@@ -1,11 +1,11 @@
-"""This node's own announcements: made when a record changes, renewed while it stays available (§9.3).
+"""This node's own announcements: made when a record changes, renewed and widened while it stays available (§9.3).
 
 An announcement is signed once. Its bytes, its seed and its place in the outbox are stored in the transaction of the
 change it tells of, so that a crash can neither lose it nor tell of a change that did not happen.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -17,6 +17,7 @@ from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.federation.outbox import Outbox
 from loopd.federation.settings import FederationSettings
+from loopd.gossip.rings import Opening, opening
 from loopd.identity import Identity
 from loopd.protocol.announcement import build_announcement
 from loopd.protocol.limits import ANNOUNCEMENT_MAX_VALIDITY_MS, FLOOD_TTL_MAX, REQUEST_CLOCK_TOLERANCE_MS
@@ -37,10 +38,15 @@ class _Last:
     available: bool
     valid_until_ms: int
     widest_radius_km: float | None
+    offered_since_ms: int
+    ring: int
 
 
 class Announcer:
-    """Announces this node's subjects. `random_bytes` gives the secret seed of each hop chain."""
+    """Announces this node's subjects, each in the ring that is open for it.
+
+    `random_bytes` gives the secret seed of each hop chain. `development`: one ring, unless rings are set.
+    """
 
     def __init__(
         self,
@@ -50,6 +56,8 @@ class Announcer:
         audit: AuditLog,
         clock: Clock,
         random_bytes: Callable[[int], bytes],
+        *,
+        development: bool = False,
     ) -> None:
         self._identity = identity
         self._settings = settings
@@ -57,6 +65,7 @@ class Announcer:
         self._audit = audit
         self._clock = clock
         self._random_bytes = random_bytes
+        self._development = development
 
     def record_changed(self, tx: Tx, subject: Subject) -> bytes | None:
         """A record was registered or its availability changed: announce it as the settings say.
@@ -81,7 +90,10 @@ class Announcer:
         valid_until_ms = self._valid_until_ms(subject, last, now_ms)
         if valid_until_ms <= now_ms:
             return None
-        radius_km = self._radius_km(subject, last)
+        # A clock that was set back must not make a subject wait for the moment at which it was offered.
+        offered_since_ms = now_ms if last is None else min(last.offered_since_ms, now_ms)
+        ring = self._ring(subject, last, offered_since_ms, now_ms)
+        radius_km = ring.radius_km if subject.available or last is None else last.widest_radius_km
         revision = 1 if last is None else last.revision + 1
         seed = self._random_bytes(HOP_SEED_BYTES)
         identity = self._identity
@@ -124,10 +136,12 @@ class Announcer:
         widest_km = radius_km if last is None else _wider(radius_km, last.widest_radius_km)
         tx.execute(
             "INSERT INTO own_announcement (subject, subject_kind, revision, message_id, available, valid_until_ms,"
-            " widest_radius_km, renew_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (subject) DO UPDATE SET"
+            " widest_radius_km, renew_at_ms, offered_since_ms, ring, widen_at_ms)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (subject) DO UPDATE SET"
             " revision = excluded.revision, message_id = excluded.message_id, available = excluded.available,"
             " valid_until_ms = excluded.valid_until_ms, widest_radius_km = excluded.widest_radius_km,"
-            " renew_at_ms = excluded.renew_at_ms",
+            " renew_at_ms = excluded.renew_at_ms, offered_since_ms = excluded.offered_since_ms,"
+            " ring = excluded.ring, widen_at_ms = excluded.widen_at_ms",
             (
                 subject.subject_id,
                 subject.kind.value,
@@ -137,6 +151,9 @@ class Announcer:
                 valid_until_ms,
                 widest_km,
                 renew_at_ms,
+                offered_since_ms,
+                ring.number,
+                ring.next_at_ms,
             ),
         )
         self._outbox.flood(tx, number, None, FLOOD_TTL_MAX, seed, valid_until_ms)
@@ -146,7 +163,8 @@ class Announcer:
             subject.subject_id,
             {"event": "announced", "message_id": number.hex(), "state": subject.state.value, "revision": revision},
         )
-        told = {"message_id": number.hex(), "subject": subject.subject_id, "state": subject.state.value}
+        told = {"message_id": number.hex(), "subject": subject.subject_id, "state": subject.state.value,
+                "radius_km": radius_km}  # fmt: skip
         tx.after_commit(lambda: log.info("announced", **told, revision=revision))
         return number
 
@@ -165,17 +183,26 @@ class Announcer:
         ends_before = subject.expires_ms is not None and renew_at_ms >= subject.expires_ms
         return renew_at_ms if subject.available and not ends_before else None
 
-    def _radius_km(self, subject: Subject, last: _Last | None) -> float | None:
-        if subject.available or last is None:
-            return self._settings.radius_km
-        return _wider(self._settings.radius_km, last.widest_radius_km)
+    def _ring(self, subject: Subject, last: _Last | None, offered_since_ms: int, now_ms: int) -> Opening:
+        """The ring that is open for the subject. What is not available waits for no further one."""
+        rings = self._settings.ring_plan(development=self._development)
+        reached = 0 if last is None else last.ring
+        found = opening(rings, offered_since_ms, now_ms, subject.expires_ms, reached)
+        return found if subject.available else replace(found, number=reached, next_at_ms=None)
 
     @staticmethod
     def _last(tx: Tx, subject_id: str) -> _Last | None:
         row = tx.one("SELECT * FROM own_announcement WHERE subject = ?", (subject_id,))
         if row is None:
             return None
-        return _Last(row["revision"], bool(row["available"]), row["valid_until_ms"], row["widest_radius_km"])
+        return _Last(
+            row["revision"],
+            bool(row["available"]),
+            row["valid_until_ms"],
+            row["widest_radius_km"],
+            row["offered_since_ms"],
+            row["ring"],
+        )
 
 
 def due_renewals(source: RowSource, validity_ms: int, now_ms: int, limit: int) -> list[str]:
@@ -191,9 +218,17 @@ def due_renewals(source: RowSource, validity_ms: int, now_ms: int, limit: int) -
     return [row["subject"] for row in rows]
 
 
+def due_widenings(source: RowSource, now_ms: int, limit: int) -> list[str]:
+    """Subjects for which a wider ring has opened."""
+    rows = source.all(
+        "SELECT subject FROM own_announcement WHERE widen_at_ms <= ? ORDER BY widen_at_ms LIMIT ?", (now_ms, limit)
+    )
+    return [row["subject"] for row in rows]
+
+
 def stop_renewing(tx: Tx, subject_id: str) -> None:
     """The subject is not available any more, or expired: its announcement runs out."""
-    tx.execute("UPDATE own_announcement SET renew_at_ms = NULL WHERE subject = ?", (subject_id,))
+    tx.execute("UPDATE own_announcement SET renew_at_ms = NULL, widen_at_ms = NULL WHERE subject = ?", (subject_id,))
 
 
 def _wider(a_km: float | None, b_km: float | None) -> float | None:
