@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -10,6 +11,8 @@ _DATE_TIME = re.compile(
 )
 
 
+# One request names the same few moments again and again, in its headers and in its body.
+@lru_cache(maxsize=4096)
 def parse_timestamp(text: str) -> int:
     """Milliseconds since the epoch of an RFC 3339 date-time; digits below the millisecond are cut off.
 
