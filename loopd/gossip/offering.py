@@ -1,6 +1,7 @@
 """The sending half of one link: what was offered over it and is not settled, and how far its peer got in the log."""
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -77,7 +78,6 @@ class Offer:
     number: int
     in_order: bool
     with_body: bool
-    made_at_ms: int
 
     def copy(self) -> Copy:
         entry = self.entry
@@ -98,14 +98,18 @@ class Offer:
 
 @dataclass(slots=True)
 class Offering:
-    """One link's offers. `peer_holds`: the best TTL at which its peer has shown to hold a message."""
+    """One link's offers. `peer_holds`: the best TTL at which its peer has shown to hold a message.
 
+    `numbers` are those of all links of this node, so that what one link's offer was answered is never taken for the
+    answer to one of the link that came after it.
+    """
+
+    numbers: Iterator[int]
     peer_holds: Remembered[bytes, int] = field(default_factory=lambda: Remembered(SPREAD_MESSAGES_REMEMBERED))
     _offered: Remembered[bytes, None] = field(default_factory=lambda: Remembered(SPREAD_MESSAGES_REMEMBERED))
     _in_flight: dict[int, Offer] = field(default_factory=dict)
     _in_flight_of: dict[bytes, list[Offer]] = field(default_factory=dict)
     _in_flight_bytes: int = 0
-    _next_number: int = 1
     # Places in the log in the order they were offered, until the first of them is settled.
     _order: deque[int] = field(default_factory=deque)
     _settled: set[int] = field(default_factory=set)
@@ -126,7 +130,7 @@ class Offering:
         if ttl > self.peer_holds.get(message_id, 0):
             self.peer_holds[message_id] = ttl
 
-    def take_up(self, entry: LogEntry, eager: bool, in_order: bool, now_ms: int) -> Frame | None:
+    def take_up(self, entry: LogEntry, eager: bool, in_order: bool) -> Frame | None:
         """Offer an entry. None where that is needless: it is settled at once."""
         if in_order:
             self._order.append(entry.entry)
@@ -135,8 +139,7 @@ class Offering:
                 self._settled.add(entry.entry)
             return None
         with_body = eager and not entry.repeated and entry.message_id not in self._offered
-        offer = Offer(entry, self._next_number, in_order, with_body, now_ms)
-        self._next_number += 1
+        offer = Offer(entry, next(self.numbers), in_order, with_body)
         self._offered[entry.message_id] = None
         self._in_flight[offer.number] = offer
         self._in_flight_of.setdefault(entry.message_id, []).append(offer)

@@ -49,6 +49,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import count
 from typing import Final
 
 from loopd.gossip.flood import HopState, Reason
@@ -132,7 +133,10 @@ class Effects:
 
 @dataclass(slots=True)
 class _Link:
-    offering: Offering = field(default_factory=Offering)
+    offering: Offering
+    # Offers of this link, by number and message, that the caller is deciding on. A decision that outlived its link must
+    # not be taken for one on the same number of the next.
+    in_hand: set[tuple[int, bytes]] = field(default_factory=set)
     # Ids that this peer offered and that wait here for their body or a decision.
     waiting: int = 0
     round_trip: Estimate = field(default_factory=Estimate)
@@ -162,6 +166,7 @@ class Spread:
 
     def __init__(self) -> None:
         self._links: dict[str, _Link] = {}
+        self._numbers = count(1)
         self._lazy: Remembered[tuple[str, str], None] = Remembered(SPREAD_ORIGINS_REMEMBERED * 16)
         self._sources = Sources()
         self._waiting: dict[bytes, _Waiting] = {}
@@ -175,7 +180,7 @@ class Spread:
 
     def link_up(self, peer: str, now_ms: int) -> None:
         """A link to the peer is there, with nothing offered over it yet."""
-        self._links[peer] = _Link()
+        self._links[peer] = _Link(Offering(self._numbers))
 
     def room(self, peer: str) -> int:
         """How many entries can be offered to the peer now; 0 where it has no link."""
@@ -205,7 +210,7 @@ class Spread:
                 link.offering.pass_over(entry)
                 continue
             eager = not ids_only and (peer, entry.origin) not in self._lazy
-            frame = link.offering.take_up(entry, eager, in_order, now_ms)
+            frame = link.offering.take_up(entry, eager, in_order)
             if frame is not None:
                 answer.frames.append(frame)
                 self.counted["copies_sent" if isinstance(frame, Copy) else "haves_sent"] += 1
@@ -265,7 +270,9 @@ class Spread:
         if final is not None:
             return HaveAnswer(Verdict.SETTLED, [(peer, self._done(peer, have.number, have.origin, final))])
         waiting = self._waiting.get(have.message_id)
-        if link.waiting >= LINK_WAITING_MAX or (waiting is not None and (peer, have.number) in waiting.offers):
+        if waiting is not None and (peer, have.number) in waiting.offers:
+            return HaveAnswer(Verdict.WAITING, [])
+        if link.waiting >= LINK_WAITING_MAX:
             return HaveAnswer(Verdict.PUT_OFF, [(peer, Deferred(have.number, "too_many_offers", PUT_OFF_RETRY_MS))])
         if waiting is None:
             waiting = self._waiting[have.message_id] = _Waiting(have.origin, now_ms)
@@ -276,20 +283,22 @@ class Spread:
                 # Another upgrade is being decided; what that leaves to better is taken up then.
                 return HaveAnswer(Verdict.WAITING, [])
             waiting.deciding += 1
+            link.in_hand.add((have.number, have.message_id))
             return HaveAnswer(Verdict.UPGRADE, [])
         return HaveAnswer(Verdict.WAITING, self._ask_in_time(have.message_id, waiting, now_ms))
 
     def received_copy(self, peer: str, copy: Copy, message_id: bytes, now_ms: int) -> None:
         """A body came; nobody else is asked for it while it is decided on."""
         self.counted["copies_received"] += 1
-        link = self._links.get(peer)
-        if link is None:
-            return
-        self._note_offer(link, peer, copy.origin, message_id, copy.ttl, now_ms)
         waiting = self._waiting.get(message_id)
         if waiting is None:
             waiting = self._waiting[message_id] = _Waiting(copy.origin, now_ms)
         waiting.deciding += 1
+        link = self._links.get(peer)
+        if link is None:
+            return
+        link.in_hand.add((copy.number, message_id))
+        self._note_offer(link, peer, copy.origin, message_id, copy.ttl, now_ms)
         asked_ms = waiting.asked.get(peer)
         if asked_ms is not None:
             link.round_trip.add(now_ms - asked_ms)
@@ -304,11 +313,9 @@ class Spread:
             self._final[message_id] = reason
         if reason == Reason.ACCEPTED:
             self._early_asks = min(self._early_asks + _EARLY_ASKS_EARNED, _EARLY_ASKS_SAVED_MAX)
-        done = self._done(peer, number, origin, reason)
         effects = self._settle(message_id, held, now_ms, decided=(peer, number))
-        effects.frames.insert(0, (peer, done))
-        if peer not in self._links:
-            effects.frames.pop(0)
+        if self._was_in_hand(peer, number, message_id):
+            effects.frames.insert(0, (peer, self._done(peer, number, origin, reason)))
         return effects
 
     def put_off(
@@ -316,8 +323,8 @@ class Spread:
     ) -> Effects:
         """A copy or an upgrade could not be decided on now; who else offers the message may have better luck."""
         effects = self._settle(message_id, None, now_ms, decided=(peer, number))
-        if peer in self._links:
-            effects.frames.insert(0, (peer, Deferred(number, reason, retry_after_ms)))
+        if self._was_in_hand(peer, number, message_id):
+            effects.frames.insert(0, (peer, Deferred(number, str(reason), retry_after_ms)))
         return effects
 
     def settled_elsewhere(self, message_id: bytes, held: HopState | None, now_ms: int) -> Effects:
@@ -378,7 +385,7 @@ class Spread:
             self._sources.note(origin, peer, now_ms - first_ms)
 
     def _done(self, peer: str, number: int, origin: str, reason: str) -> Done:
-        return Done(number, reason, reason in _HELD_THERE and self._sources.choose(origin, peer))
+        return Done(number, str(reason), reason in _HELD_THERE and self._sources.choose(origin, peer))
 
     def _settle(
         self, message_id: bytes, held: HopState | None, now_ms: int, decided: tuple[str, int] | None
@@ -404,10 +411,19 @@ class Spread:
         elif held is not None:
             waiting.deciding += 1
             self._timers.cancel(message_id)
-            effects.upgrades.append(_best_upgrade(waiting))
+            best = _best_upgrade(waiting)
+            self._links[best.peer].in_hand.add((best.number, message_id))
+            effects.upgrades.append(best)
         else:
             effects.frames.extend(self._ask(message_id, waiting, now_ms))
         return effects
+
+    def _was_in_hand(self, peer: str, number: int, message_id: bytes) -> bool:
+        link = self._links.get(peer)
+        if link is None or (number, message_id) not in link.in_hand:
+            return False
+        link.in_hand.remove((number, message_id))
+        return True
 
     def _take_out(self, waiting: _Waiting, key: tuple[str, int]) -> None:
         link = self._links.get(key[0])
