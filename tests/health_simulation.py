@@ -20,6 +20,7 @@ from math import hypot, log
 from multiprocessing import Pool
 from random import Random
 from time import process_time
+from typing import Any
 
 from loopd.gossip.frames import Frame
 from loopd.gossip.health import Signal
@@ -90,8 +91,11 @@ class Simulation:
         self.now_ms = 0
         self.tally = Tally()
         self.seed = seed
-        self._events: list[tuple[int, int, str, Node, object]] = []
+        self._events: list[tuple[int, int, str, Node, Any]] = []
         self._order = 0
+        self.died_ms: dict[str, int] = {}
+        # Ways that carry nothing, from the first to the second.
+        self.cut: set[tuple[str, str]] = set()
         self.nodes = self._federation()
         self._base_ms = {
             (node.name, peer): 3 + self._apart_km(node, self.nodes[peer]) / 100
@@ -103,7 +107,6 @@ class Simulation:
         for node in list(self.nodes.values())[: scenario.starved]:
             node.is_starved = True
             self._at(self._stall_ms(), "sleep", node)
-        self.died_ms: dict[str, int] = {}
 
     @property
     def pairs(self) -> int:
@@ -177,7 +180,7 @@ class Simulation:
     def _stall_ms(self) -> int:
         return self.random.randint(*self.scenario.stall_ms)
 
-    def _at(self, at_ms: int, kind: str, node: Node, what: object = None) -> None:
+    def _at(self, at_ms: int, kind: str, node: Node, what: Any = None) -> None:
         self._order += 1
         heappush(self._events, (at_ms, self._order, kind, node, what))
 
@@ -189,7 +192,7 @@ class Simulation:
             node.planned_ms = due_ms
             self._at(due_ms, "tick", node, node.life)
 
-    def _tick(self, node: Node, life: object) -> None:
+    def _tick(self, node: Node, life: int) -> None:
         if node.planned_ms != self.now_ms or life != node.life:
             return
         node.planned_ms = None
@@ -212,8 +215,8 @@ class Simulation:
             self._carry_out(node, node.member.receive(sender, frame, self.now_ms))
         self._plan(node)
 
-    def _arrived(self, node: Node, what: object) -> None:
-        sender, frame, life = what  # type: ignore[misc]
+    def _arrived(self, node: Node, what: tuple[str, Frame, int]) -> None:
+        sender, frame, life = what
         if node.member is None or node.life != life:
             return
         if node.asleep:
@@ -234,6 +237,8 @@ class Simulation:
 
     def _send(self, sender: Node, receiver: Node, frame: Frame) -> None:
         self.tally.frames += 1
+        if (sender.name, receiver.name) in self.cut:
+            return
         if self.random.random() < self.scenario.loss:
             return
         delay_ms = self._base_ms[sender.name, receiver.name] + self.random.lognormvariate(log(5), 0.8)

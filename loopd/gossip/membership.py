@@ -28,15 +28,12 @@ from typing import Final
 from loopd.gossip.frames import Ack, Alive, Frame, Nack, Ping, PingRequest, Suspect
 from loopd.gossip.health import DEFAULT_TIMING, Event, Signal, Timing, backoff_ms
 from loopd.gossip.probing import INTERVAL_JITTER, Doubt, Preset, RoundTrip
+from loopd.protocol.limits import PROBE_ERRANDS_PER_PEER_MAX, PROBES_UNANSWERED_MAX
 
 # A stall shows itself by a timer that comes late, so there is always one within this time.
 _HEARTBEAT_MS: Final = 500
 # How long the answer to a probe still says something.
 _ANSWER_MEMORY_MS: Final = 60_000
-# Probes whose answer may still come, all together; beyond, the oldest are forgotten and their answers say nothing.
-_ASKED_MAX: Final = 20_000
-# What one peer may have this node ask others for it at one time; beyond, the answer is a Nack.
-_ERRANDS_MAX: Final = 16
 # How long a peer's word that it suspects another is remembered: a little longer than it probes between two words.
 _CLAIM_MEMORY_MS: Final = 10_000
 # Peers that are told of a new suspicion.
@@ -575,7 +572,7 @@ class Membership:
     def _errand(self, peer: str, request: PingRequest, now_ms: int) -> None:
         """Ask one of this node's own peers, nobody else, on behalf of another."""
         watched = self._peers.get(request.target)
-        if watched is None or peer not in self._peers or self._errands.get(peer, 0) >= _ERRANDS_MAX:
+        if watched is None or peer not in self._peers or self._errands.get(peer, 0) >= PROBE_ERRANDS_PER_PEER_MAX:
             self._effects.append(Send(peer, Nack(request.number)))
             return
         self._errands[peer] = self._errands.get(peer, 0) + 1
@@ -602,7 +599,7 @@ class Membership:
     def _remember(self, asked: _Asked) -> int:
         self._number += 1
         self._asked[self._number] = asked
-        if len(self._asked) > _ASKED_MAX:
+        if len(self._asked) > PROBES_UNANSWERED_MAX:
             self._forget(next(iter(self._asked)))
         return self._number
 
@@ -683,11 +680,7 @@ class Membership:
 
     def _drawn(self, names: list[str], count: int) -> list[str]:
         """So many of the names, by lot."""
-        count = min(count, len(names))
-        for index in range(count):
-            other = index + min(int(self._draw() * (len(names) - index)), len(names) - index - 1)
-            names[index], names[other] = names[other], names[index]
-        return names[:count]
+        return names if len(names) <= count else sorted(names, key=lambda _: self._draw())[:count]
 
     def _timeout_ms(self, watched: _Watched) -> int:
         return int(watched.trips.timeout_ms * self._preset.doubt_factor(self._doubt.level))

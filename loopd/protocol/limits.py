@@ -47,6 +47,14 @@ ANNOUNCEMENT_MAX_VALIDITY_MS = 7 * 24 * 3600 * 1000
 PLAIN_ANNOUNCEMENT_VALIDITY_MS = 24 * 3600 * 1000
 # How long an id is remembered after its message ended, so that a late copy is still known.
 SEEN_GRACE_MS = 600_000
+# Announcements worked on at once, of all peers and of one; the next ones wait, each peer in turn.
+ANNOUNCEMENTS_AT_ONCE_MAX = 64
+ANNOUNCEMENTS_PER_PEER_AT_ONCE_MAX = 16
+# Announcements of one peer that wait, and their bytes. Beyond: 429 `over_share`, to that peer alone.
+ANNOUNCEMENTS_WAITING_PER_PEER_MAX = 64
+ANNOUNCEMENTS_WAITING_PER_PEER_MAX_BYTES = 2 * 1024 * 1024
+# Decisions on messages that are kept for `explain`; the oldest make room.
+EXPLAINED_DECISIONS_MAX = 100_000
 
 # Repair between two nodes (§9.4). A message fits a frame of the link; the protocol knows no limit below the least one.
 RECONCILIATION_FRAME_MAX_BYTES = 240 * 1024
@@ -88,6 +96,8 @@ TOKENS_MAX = 1000
 # Calls to other nodes. A pool that is full makes the next call wait, within its own time.
 DIAL_CONNECTIONS_MAX = 128
 DIAL_CONNECTIONS_PER_HOST_MAX = 4
+# Links that this node dialled and keeps: as many as it may have peers.
+LINKS_DIALLED_MAX = 1_000
 # Below the time for which usual servers keep an idle connection, so that a call seldom meets one that just closed.
 DIAL_IDLE_CONNECTION_S = 30.0
 # One address that does not answer must not use up the time for the others of its name.
@@ -129,9 +139,31 @@ LINK_QUEUE_MAX_BYTES = 4 * 1024 * 1024
 # Offers of messages over one link that are not settled yet, and their bodies; beyond, the log waits.
 LINK_OFFERS_MAX = 512
 LINK_OFFERS_MAX_BYTES = 1024 * 1024
+# Links that are being made, before either side has shown who it is; a further one is answered 503.
+LINK_CHALLENGES_MAX = 64
+# One message of the challenge; a longer one ends it.
+LINK_CHALLENGE_MAX_BYTES = 2_048
+# Making a link, sending one batch, saying farewell: beyond these the link is given up.
+LINK_OPEN_TIMEOUT_S = 10.0
+LINK_WRITE_TIMEOUT_S = 30.0
+LINK_CLOSE_TIMEOUT_S = 2.0
+# A link on which nothing came for so long is asked for a sign of life, and given up after half as long again.
+LINK_HEARTBEAT_S = 15.0
+# Copies of one link that are decided on in one transaction.
+LINK_COPIES_AT_ONCE = 64
+# Requests of one peer that are handled at a time; its further ones wait, within its credit.
+LINK_REQUESTS_AT_ONCE = 16
 # Ids that one peer offered and that wait for their body; beyond, the offer is put off.
 LINK_WAITING_MAX = 1024
 # What a node remembers to spare its links: messages of late, for itself and each link, and origins. The oldest is
 # forgotten, which costs a needless body and nothing else.
 SPREAD_MESSAGES_REMEMBERED = 4_096
 SPREAD_ORIGINS_REMEMBERED = 4_096
+
+# Health. What one peer may have this node ask others for it at one time; beyond, it is told that they are silent.
+PROBE_ERRANDS_PER_PEER_MAX = 16
+# Probes whose answers may still come; beyond, the answer to the oldest says nothing.
+PROBES_UNANSWERED_MAX = 20_000
+# Nodes that could be peers, as one peer's registry names them and as all do; beyond, what is kept is drawn by lot.
+LEARNED_NODES_PER_TELLER_MAX = 200
+LEARNED_NODES_MAX = 5_000
