@@ -4,7 +4,6 @@ The way of a copy: the sender's headers (already verified), the document, the or
 engine's decision inside the writer's transaction together with everything it changes. The answer follows the commit.
 """
 
-import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,14 +22,14 @@ from loopd.federation.introductions import Introductions, can_be_asked
 from loopd.federation.nodes import AddedBy, Introduction
 from loopd.federation.outbox import Outbox
 from loopd.federation.settings import FederationSettings
-from loopd.gossip.flood import Copy, Decision, HopState, Reason, View, decide, read_hop_headers
+from loopd.gossip.flood import Copy, Decision, HopState, Newest, Reason, View, decide, read_hop_headers
 from loopd.identity import Identity
 from loopd.net.http_client import DialError
 from loopd.protocol.announcement import TYPE, read_announcement
 from loopd.protocol.documents import check_document
 from loopd.protocol.errors import Forbidden, Invalid, Refusal, Unauthorized, Unavailable
 from loopd.protocol.ids import is_node_id
-from loopd.protocol.nodes import Standing
+from loopd.protocol.nodes import KnownNode, Standing
 from loopd.protocol.signing import (
     X_LOOP_HOP,
     X_LOOP_ORIGIN,
@@ -44,6 +43,15 @@ from loopd.protocol.signing import (
 
 log = structlog.get_logger(__name__)
 
+# One question: on the loop each costs more than all that is looked up for it.
+_LOOK = """
+SELECT (SELECT number FROM node_request WHERE digest = :digest) AS accepted_as,
+       m.best_ttl, m.hop_value, h.revision, h.issued_at_ms, h.message_id, h.verified
+FROM (SELECT 1) LEFT JOIN message m ON m.message_id = :message_id
+LEFT JOIN heard h ON h.origin = :origin AND h.subject = :subject
+"""
+
+KEY_CONFLICT = "key_conflict"
 # Messages that wait because two peers disagree about their origin's key; beyond it a further one is refused for now.
 HELD_MESSAGES_MAX = 1_000
 
@@ -63,6 +71,14 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True)
+class _Look:
+    """What is stored that bears on a copy; `accepted_as` is the number of the request, if this is its repeat."""
+
+    view: View
+    accepted_as: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Proof:
     """The raw key under which an origin's signature held; `introduction` where it is to be pinned with the message."""
 
@@ -70,8 +86,25 @@ class Proof:
     introduction: Introduction | None
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a look at a copy came to, before the transaction.
+
+    `signature_holds` is False where nothing was to rest on it. `disputed`: peers introduce different keys for the
+    origin, and the message is to wait.
+    """
+
+    signature_holds: bool
+    proof: Proof | None = None
+    disputed: bool = False
+
+
 class Flooding:
-    """Takes announcements from peers. `decided` counts each decision by its reason."""
+    """Takes announcements from peers.
+
+    `decided` counts each decision by its reason; `came_by_request` is told of each message of which a copy was decided
+    on that came by a request.
+    """
 
     def __init__(
         self,
@@ -83,6 +116,7 @@ class Flooding:
         audit: AuditLog,
         clock: Clock,
         decided: Callable[[str], None],
+        came_by_request: Callable[[bytes], None] = lambda message_id: None,
     ) -> None:
         self._identity = identity
         self._settings = settings
@@ -92,6 +126,7 @@ class Flooding:
         self._audit = audit
         self._clock = clock
         self._decided = decided
+        self._came_by_request = came_by_request
 
     async def receive(self, caller: NodeCaller, headers: Mapping[str, str], body: bytes) -> int:
         """Take one announcement; the number under which it was accepted, after its commit.
@@ -103,55 +138,77 @@ class Flooding:
         try:
             return await self._receive(caller, headers, body)
         except Refusal as refusal:
-            self._decided(refusal.reason)
-            log.info("announcement_refused", peer=caller.node_id, reason=refusal.reason)
+            self.refused(caller.node_id, refusal)
             raise
 
     async def _receive(self, caller: NodeCaller, headers: Mapping[str, str], body: bytes) -> int:
-        known = replay.recall(self._database.points, caller)
-        if known is not None:
-            return known
         if caller.node.standing is not Standing.PEER:
             raise Forbidden("not_a_peer", "only peers announce; a handshake comes first")
         received = read_copy(caller, headers, body)
-        now_ms = self._clock.now_ms()
-        foreseen = self._decide(self._database.points, received, now_ms)
-        if foreseen.held is None or received.short_form or not caller.verified:
-            # Nothing would rest on the origin's signature, or the sender's own headers are it.
-            return await self._take(caller, received, signature_checked=foreseen.held is not None)
-        proof = await self._origin_signature(caller, received)
-        if proof is None:
-            return await self._hold(caller, received)
-        return await self._take(caller, received, signature_checked=True, proof=proof)
-
-    async def _take(
-        self, caller: NodeCaller, received: Received, *, signature_checked: bool, proof: Proof | None = None
-    ) -> int:
+        look = self._look(self._database.points, received, caller.replay_digest)
+        if look.accepted_as is not None:
+            return look.accepted_as
+        foreseen = decide(received.copy, look.view, self._clock.now_ms())
+        checked = await self._check(caller.node, received, foreseen, sender_verified=caller.verified)
         now_ms = self._clock.now_ms()
 
         def effect(tx: Tx) -> None:
-            decision = self._decide(tx, received, now_ms)
-            refusal = decision.refusal()
-            if refusal is not None:
-                raise refusal
-            if decision.held is not None and not signature_checked:
+            self.take(tx, caller.node, received, checked, now_ms)
+
+        number = await self._database.write(lambda tx: replay.accept_once(tx, caller, now_ms, effect))
+        self._came_by_request(received.copy.message_id)
+        return number
+
+    async def check(self, sender: KnownNode, received: Received) -> Checked:
+        """Look at a copy that a peer sent over a link, before the transaction. Refusal as in `receive`."""
+        foreseen = self._decide(self._database.points, received, self._clock.now_ms())
+        return await self._check(sender, received, foreseen, sender_verified=True)
+
+    async def _check(
+        self, sender: KnownNode, received: Received, foreseen: Decision, *, sender_verified: bool
+    ) -> Checked:
+        if foreseen.held is None:
+            # Nothing would rest on the origin's signature.
+            return Checked(signature_holds=False)
+        if received.short_form or not sender_verified:
+            # The sender's own headers are the signature.
+            return Checked(signature_holds=True)
+        proof = await self._origin_signature(sender, received)
+        return Checked(signature_holds=proof is not None, proof=proof, disputed=proof is None)
+
+    def take(self, tx: Tx, sender: KnownNode, received: Received, checked: Checked, now_ms: int) -> str:
+        """Decide on a copy that was looked at, and carry the decision out; its reason. Refusal as in `receive`."""
+        if checked.disputed:
+            self._hold(tx, received, now_ms)
+            return KEY_CONFLICT
+        decision = self._decide(tx, received, now_ms)
+        refusal = decision.refusal()
+        if refusal is not None:
+            raise refusal
+        if decision.held is not None:
+            if not checked.signature_holds:
                 # What stood against it ended between the look and the transaction.
                 raise Unavailable("changed_meanwhile", "send it again", 1)
-            if proof is not None and decision.held is not None:
-                self._rely_on(tx, caller, received.copy.origin, proof, now_ms)
-            self._carry_out(tx, received, decision, now_ms)
+            self._rely_on(tx, sender, received.copy.origin, checked.proof, now_ms)
+        self._carry_out(tx, received, decision, now_ms)
+        return decision.reason.value
 
-        return await self._database.write(lambda tx: replay.accept_once(tx, caller, now_ms, effect))
+    def refused(self, sender: str, refusal: Refusal) -> None:
+        """Count a copy that was refused."""
+        self._decided(refusal.reason)
+        log.info("announcement_refused", peer=sender, reason=refusal.reason)
 
     @staticmethod
-    def _rely_on(tx: Tx, caller: NodeCaller, origin: str, proof: Proof, now_ms: int) -> None:
+    def _rely_on(tx: Tx, sender: KnownNode, origin: str, proof: Proof | None, now_ms: int) -> None:
         """Hold the sender's standing and the origin's key, as seen before the transaction, against what is stored now.
 
         A peer may have been suspended, and another peer may have introduced another key, while this one's was fetched.
         """
-        standing = tx.one("SELECT standing FROM node WHERE node_id = ?", (caller.node_id,))
+        standing = tx.one("SELECT standing FROM node WHERE node_id = ?", (sender.node_id,))
         if standing is None or standing["standing"] != Standing.PEER:
             raise Forbidden("not_a_peer", "only peers announce; a handshake comes first")
+        if proof is None:
+            return
         if proof.introduction is not None:
             nodes.introduce(tx, proof.introduction, now_ms)
         pinned = tx.one("SELECT public_key FROM node WHERE node_id = ?", (origin,))
@@ -167,7 +224,7 @@ class Flooding:
         return decision
 
     def _decide(self, source: RowSource, received: Received, now_ms: int) -> Decision:
-        return decide(received.copy, self._view(source, received), now_ms)
+        return decide(received.copy, self._look(source, received, b"").view, now_ms)
 
     def _carry_out(self, tx: Tx, received: Received, decision: Decision, now_ms: int) -> None:
         copy, announcement = received.copy, received.copy.announcement
@@ -237,29 +294,42 @@ class Flooding:
             ),
         )
 
-    def _view(self, source: RowSource, received: Received) -> View:
+    def _look(self, source: RowSource, received: Received, replay_digest: bytes) -> _Look:
         copy = received.copy
-        row = source.one("SELECT best_ttl, hop_value FROM message WHERE message_id = ?", (copy.message_id,))
-        return View(
-            self._identity.node_id,
-            self._identity.location,
-            None if row is None else HopState(row["best_ttl"], row["hop_value"]),
-            heard.newest(source, copy.origin, copy.announcement.subject),
+        row = source.one(
+            _LOOK,
+            {
+                "digest": replay_digest,
+                "message_id": copy.message_id,
+                "origin": copy.origin,
+                "subject": copy.announcement.subject,
+            },
         )
+        if row is None:
+            raise RuntimeError("a query of one row has none")
+        seen = None if row["best_ttl"] is None else HopState(row["best_ttl"], row["hop_value"])
+        newest = None
+        if row["revision"] is not None:
+            newest = Newest(row["revision"], row["issued_at_ms"], row["message_id"], bool(row["verified"]))
+        return _Look(View(self._identity.node_id, self._identity.location, seen, newest), row["accepted_as"])
 
-    async def _origin_signature(self, caller: NodeCaller, received: Received) -> Proof | None:
+    async def _origin_signature(self, sender: KnownNode, received: Received) -> Proof | None:
         """The key under which a copy's origin signature holds. None where peers introduce different keys.
 
         That is: the signature holds under what the sender introduces, and an earlier introduction names another key.
         """
         origin = received.copy.origin
+        if received.copy.is_direct and sender.public_key is not None:
+            if not signature_holds(PublicKey(sender.public_key), received):
+                raise _bad_signature(origin)
+            return Proof(sender.public_key, None)
         record = nodes.find_record(self._database.points, origin)
         known_key = None if record is None else record.known.public_key
         if known_key is not None and signature_holds(PublicKey(known_key), received):
             return Proof(known_key, None)
         if record is not None and record.key_source is not AddedBy.INTRODUCTION:
             raise _bad_signature(origin)
-        introduction = await self._introduced_by_sender(caller, origin, afresh=record is not None)
+        introduction = await self._introduced_by_sender(sender, origin, afresh=record is not None)
         if introduction is None:
             if record is not None:
                 raise _bad_signature(origin)
@@ -268,53 +338,55 @@ class Flooding:
             raise _bad_signature(origin)
         return None if record is not None else Proof(introduction.public_key, introduction)
 
-    async def _introduced_by_sender(self, caller: NodeCaller, origin: str, *, afresh: bool) -> Introduction | None:
-        if not can_be_asked(caller.node):
+    async def _introduced_by_sender(self, sender: KnownNode, origin: str, *, afresh: bool) -> Introduction | None:
+        if not can_be_asked(sender):
             return None
         try:
-            return await self._introductions.ask(caller.node, origin, afresh=afresh)
+            return await self._introductions.ask(sender, origin, afresh=afresh)
         except DialError as error:
             raise Unavailable(
                 "unknown_origin", f"no key of {origin} is known, and its relay could not be asked: {error}", 5
             ) from error
 
-    async def _hold(self, caller: NodeCaller, received: Received) -> int:
+    def _hold(self, tx: Tx, received: Received, now_ms: int) -> None:
         """Keep a message whose origin's key is in dispute, until a handshake or the operator settles it."""
-        now_ms = self._clock.now_ms()
         copy = received.copy
-
-        def effect(tx: Tx) -> None:
-            row = tx.one("SELECT count(*) AS held FROM held_message")
-            if row is not None and row["held"] >= HELD_MESSAGES_MAX:
-                raise Unavailable("key_conflict", "too many messages wait for keys in dispute", 60)
-            tx.execute(
-                "INSERT INTO held_message (message_id, origin, sender, origin_timestamp, origin_signature, ttl,"
-                " hop_value, body, held_at_ms, valid_until_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT (message_id) DO NOTHING",
-                (
-                    copy.message_id,
-                    copy.origin,
-                    copy.sender,
-                    received.origin_timestamp,
-                    received.origin_signature,
-                    copy.ttl,
-                    copy.hop_value,
-                    received.body,
-                    now_ms,
-                    copy.announcement.valid_until_ms,
-                ),
-            )
-
-        number = await self._database.write(lambda tx: replay.accept_once(tx, caller, now_ms, effect))
-        self._decided("key_conflict")
-        log.warning("key_conflict", origin=copy.origin, peer=copy.sender, message_id=copy.message_id.hex())
-        return number
+        row = tx.one("SELECT count(*) AS held FROM held_message")
+        if row is not None and row["held"] >= HELD_MESSAGES_MAX:
+            raise Unavailable(KEY_CONFLICT, "too many messages wait for keys in dispute", 60)
+        tx.execute(
+            "INSERT INTO held_message (message_id, origin, sender, origin_timestamp, origin_signature, ttl,"
+            " hop_value, body, held_at_ms, valid_until_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (message_id) DO NOTHING",
+            (
+                copy.message_id,
+                copy.origin,
+                copy.sender,
+                received.origin_timestamp,
+                received.origin_signature,
+                copy.ttl,
+                copy.hop_value,
+                received.body,
+                now_ms,
+                copy.announcement.valid_until_ms,
+            ),
+        )
+        tx.after_commit(lambda: self._decided(KEY_CONFLICT))
+        log.warning(KEY_CONFLICT, origin=copy.origin, peer=copy.sender, message_id=copy.message_id.hex())
 
     def release(self, tx: Tx, origin: str, key: PublicKey) -> int:
         """Take what was held for an origin whose key is settled now; how many of its messages were taken."""
         taken = 0
         for row in tx.all("SELECT * FROM held_message WHERE origin = ?", (origin,)):
-            received = _read_held(row)
+            received = read_full_form(
+                row["body"],
+                row["sender"],
+                origin,
+                row["origin_timestamp"],
+                row["origin_signature"],
+                row["ttl"],
+                row["hop_value"],
+            )
             if signature_holds(key, received):
                 try:
                     decision = self.apply(tx, received, self._clock.now_ms())
@@ -346,12 +418,21 @@ def read_copy(caller: NodeCaller, headers: Mapping[str, str], body: bytes) -> Re
     return Received(copy, body, timestamp, signature, short_form, not short_form or caller.target is None)
 
 
-def _read_held(row: sqlite3.Row) -> Received:
-    """A held message as it was received."""
-    body, hop_value = row["body"], row["hop_value"]
+def read_full_form(
+    body: bytes,
+    sender: str,
+    origin: str,
+    origin_timestamp: str,
+    origin_signature: str,
+    ttl: int,
+    hop_value: bytes | None,
+) -> Received:
+    """A copy in the full form, as it came over a link or was stored. Refusal where the document or a field is bad."""
+    if not is_node_id(origin):
+        raise Invalid(Reason.ORIGIN_MISMATCH, "The origin names no node.")
     value = check_document(body, TYPE).value
-    copy = _copy(value, body, row["sender"], row["origin"], row["origin_timestamp"], row["ttl"], hop_value, True)
-    return Received(copy, body, row["origin_timestamp"], row["origin_signature"], short_form=False, relayable=True)
+    copy = _copy(value, body, sender, origin, origin_timestamp, ttl, hop_value, True)
+    return Received(copy, body, origin_timestamp, origin_signature, short_form=False, relayable=True)
 
 
 def _copy(

@@ -7,7 +7,7 @@ from typing import Any
 from loopd.clock import Clock
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
-from loopd.gossip.flood import Copy, Newest
+from loopd.gossip.flood import Copy
 from loopd.protocol.geo import Location
 from loopd.protocol.subjects import HeardSubject, SubjectKind
 from loopd.protocol.timestamps import format_timestamp
@@ -20,17 +20,6 @@ PAGE = """
 SELECT h.*, m.best_ttl FROM heard h JOIN message m ON m.message_id = h.message_id
 WHERE h.valid_until_ms > :now_ms AND h.heard_number < :before ORDER BY h.heard_number DESC LIMIT :limit
 """
-
-
-def newest(source: RowSource, origin: str, subject: str) -> Newest | None:
-    """The newest known state of a subject of an origin."""
-    row = source.one(
-        "SELECT revision, issued_at_ms, message_id, verified FROM heard WHERE origin = ? AND subject = ?",
-        (origin, subject),
-    )
-    if row is None:
-        return None
-    return Newest(row["revision"], row["issued_at_ms"], row["message_id"], bool(row["verified"]))
 
 
 def deliver(tx: Tx, copy: Copy, now_ms: int) -> None:

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
@@ -89,7 +90,7 @@ def known_node(row: sqlite3.Row) -> KnownNode:
         row["endpoint"],
         row["public_key"],
         location,
-        frozenset(json.loads(row["features"])),
+        _features(row["features"]),
         bool(row["endpoint_by_operator"]),
     )
 
@@ -211,7 +212,7 @@ def handshake_claim(row: sqlite3.Row) -> HandshakeClaim:
         row["name"],
         row["endpoint"],
         row["public_key"],
-        frozenset(json.loads(row["features"])),
+        _features(row["features"]),
         row["handshake_at_ms"],
         row["received_at_ms"],
     )
@@ -296,6 +297,12 @@ def set_location(tx: Tx, node_id: str, location: Location, now_ms: int) -> None:
 def remove(tx: Tx, node_id: str) -> bool:
     """Forget a node with its cursor and health; False where it is not known."""
     return tx.execute("DELETE FROM node WHERE node_id = ?", (node_id,)).rowcount > 0
+
+
+@lru_cache(maxsize=1024)
+def _features(text: str) -> frozenset[str]:
+    """The stored list, read once: every request of a node asks for it."""
+    return frozenset(json.loads(text))
 
 
 def _features_json(features: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from loopd.federation import heard, replay, service
+from loopd.federation import replay, service
 from loopd.federation.handshake import HandshakeFailed
 from loopd.federation.heard import HeardSubjects
 from loopd.protocol.errors import Conflict, Refusal, Unavailable
@@ -213,4 +213,3 @@ async def test_other_modules_find_the_newest_valid_state_verified_before_any_oth
     assert (found.origin, found.verified, found.quantity) == ("linz.loop", True, 500)
     munich.clock.advance(DAY_MS)
     assert door.find(munich.database.points, GRAIN) is None
-    assert heard.newest(munich.database.points, "linz.loop", "nothing") is None
