@@ -67,6 +67,7 @@ class Network:
         self.messages: dict[bytes, Message] = {}
         self.now = 0.0
         self.plain = plain
+        self.in_order = not plain
         self.codec = codec
         self.counted: Counter[str] = Counter()
         self.bodies: Counter[bytes] = Counter()
@@ -136,7 +137,7 @@ class Network:
         if self.codec:
             frames = decode_batch(encode_batch(frames))
         arrival = self.now + self.delay_ms(sender, to)
-        if not self.plain:
+        if self.in_order:
             # A link is a stream: what was sent later does not arrive earlier. Plain copies are requests of their own.
             arrival = link.last_arrival[to] = max(arrival, link.last_arrival.get(to, 0.0))
         name = self.nodes[sender].name
@@ -353,10 +354,10 @@ class Network:
 
     # Looking
 
-    def hops(self, origin: int, radius_km: float | None = None) -> dict[int, int]:
-        """Hops from the origin, up to three, along nodes inside the radius: breadth first."""
+    def hops(self, origin: int, radius_km: float | None = None, reach: int = 3) -> dict[int, int]:
+        """Hops from the origin, up to `reach`, along nodes inside the radius: breadth first."""
         centre, hops, ring = self.nodes[origin].place, {origin: 0}, [origin]
-        for distance in (1, 2, 3):
+        for distance in range(1, reach + 1):
             ring = [
                 other
                 for other in sorted({self.number[peer] for inner in ring for peer in self.peers(inner)})

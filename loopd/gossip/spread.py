@@ -496,6 +496,8 @@ class Spread:
         link = self._links.get(last_asked)
         if link is not None and not waiting.overdue:
             link.broken_promises += 1
+            # Who promises first and brings nothing is not to become, or stay, anybody's source.
+            self._sources.note(waiting.origin, last_asked, _LAG_MAX_MS)
             self.counted["promises_broken"] += 1
 
     def _put_off_all(self, message_id: bytes, waiting: _Waiting) -> list[PeerFrame]:

@@ -7,8 +7,10 @@ import pytest
 from loopd.crypto.keys import NodeKey, encode_signature
 from loopd.protocol.errors import Unauthorized
 from loopd.protocol.signing import (
+    LinkRole,
     announcement_signing_string,
     check_timestamp,
+    link_challenge_string,
     message_id,
     read_utc_timestamp,
     replay_digest,
@@ -136,3 +138,43 @@ def test_another_timestamp_is_refused(text: str) -> None:
     with pytest.raises(Unauthorized) as caught:
         check_timestamp(text, NOW_MS)
     assert caught.value.reason == "bad_timestamp"
+
+
+NONCES = (b"i" * 32, b"r" * 32)
+
+
+def test_the_challenge_of_a_link_line_by_line() -> None:
+    text = link_challenge_string(LinkRole.RESPONDER, "berlin.loop", "munich.loop", *NONCES)
+    assert text.decode().split("\n") == [
+        "loop-link-v1",
+        "responder",
+        "berlin.loop",
+        "munich.loop",
+        (b"i" * 32).hex(),
+        (b"r" * 32).hex(),
+    ]
+
+
+def test_a_challenge_holds_for_one_role_one_pair_and_one_meeting() -> None:
+    ids = ("berlin.loop", "munich.loop")
+    texts = {
+        link_challenge_string(role, *pair, *nonces)
+        for role in LinkRole
+        for pair in (ids, ids[::-1])
+        for nonces in (NONCES, NONCES[::-1], (b"j" * 32, b"r" * 32))
+    }
+    assert len(texts) == 12
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("berlin.loop", "munich.loop", b"short", b"r" * 32),
+        ("berlin.loop", "munich.loop", b"i" * 32, b""),
+        ("berlin.loop\nx", "munich.loop", *NONCES),
+        ("berlin.loop", "munich\n.loop", *NONCES),
+    ],
+)
+def test_a_challenge_that_could_be_read_in_two_ways_is_not_made(arguments: tuple[str, str, bytes, bytes]) -> None:
+    with pytest.raises(ValueError, match=r"32 bytes|line break"):
+        link_challenge_string(LinkRole.INITIATOR, *arguments)
