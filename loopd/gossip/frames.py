@@ -16,7 +16,8 @@ extension types, maps, floats and bytes after the end. Kinds that this node does
 sides agreed so, which is what lets a later version say more to those that understand it.
 
 A batch is packed where that pays: from `PACKED_FROM_BYTES` on, and if it came out smaller. Announcements share most of
-their text, so a batch of eight shrinks to a third at about 15 µs for each kB; a single one gains too little.
+their text: two of them (1.7 kB) shrink to a half, eight to 28 %, two hundred to 22 %, for 5 to 20 µs a kB. One alone
+gains a third at the highest cost, ids next to nothing.
 """
 
 import zlib
