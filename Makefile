@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-browser lint typecheck contracts unit bench bench-short lock generate install clean
+.PHONY: help setup run test test-browser lint typecheck contracts unit sim-health bench bench-short lock generate install clean
 
 help: ## what can be made here
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,11 @@ test-browser: setup ## look at /docs in a headless Chromium, which must be insta
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
 		{ echo "make test-browser: no browser here; on Debian: apt-get install chromium" >&2; exit 1; }
 	$(BIN)/python -m pytest -o python_files='browse_*.py' tests/browser
+
+HOURS  ?= 1e4
+SHARDS ?= 2
+sim-health: setup ## failure detection at length, under a virtual clock: make sim-health HOURS=1e5 SHARDS=2
+	$(BIN)/python -m tests.health_simulation --hours $(HOURS) --failures 100 --shards $(SHARDS)
 
 bench: setup ## measure the node beside its bare parts, into docs/performance.md (a minute and a half)
 	$(BIN)/python -m bench --write docs/performance.md
