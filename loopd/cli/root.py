@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = {
     "material": "loopd.cli.material:material",
     "offer": "loopd.cli.offer:offer",
     "demo": "loopd.cli.demo:demo",
+    "simulate": "loopd.cli.simulate:simulate",
 }
 
 
