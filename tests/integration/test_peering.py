@@ -12,13 +12,15 @@ from tests.peer import FakePeer, utc
 
 UNLIMITED = {"LOOPD_API__USER_REQUESTS_PER_MINUTE": "0", "LOOPD_API__NODE_REQUESTS_PER_MINUTE": "0"}
 LOOPBACK = {"LOOPD_FEDERATION__ALLOWED_NETWORKS": '["127.0.0.0/8"]'}
+# What they announce goes out to all at once.
+ONE_RING = {"LOOPD_FEDERATION__RADIUS_KM": "1000"}
 VERIFIED = {"LOOPD_FEDERATION__ADMISSION": "verified"}
 HANDSHAKE = "/api/v1/federation/handshake"
 FINGERPRINT = re.compile(r"[0-9a-f]{4}(:[0-9a-f]{4}){15}")
 
 
 def city_nodes(base: Path, *names: str, **environment: str) -> list[RunningNode]:
-    return init_nodes(base, *names, development=False, **UNLIMITED, **environment)
+    return init_nodes(base, *names, development=False, **UNLIMITED, **ONE_RING, **environment)
 
 
 @pytest.fixture(scope="module")
