@@ -20,13 +20,14 @@ from loopd.protocol.timestamps import format_timestamp
 
 _ENTRY_NUMBER_MAX = 2**62
 
-_BEFORE = QueryParameter(
-    name="before",
-    description="Where the page begins; taken from `next`.",
+_CURSOR = QueryParameter(
+    name="cursor",
+    description="Where the page begins; taken from `next` of the page before.",
     kind=int,
     default=_ENTRY_NUMBER_MAX,
     minimum=1,
     maximum=_ENTRY_NUMBER_MAX,
+    reason="bad_cursor",
 )
 
 # Peers, and the origins whose messages this node holds and so may relay, whether or not they are to become peers. An
@@ -92,8 +93,9 @@ class FederationRoutes:
                 handler=self._announcements,
                 noun="Federation",
                 summary="What this node heard announced",
-                description="One entry for each origin and subject, its newest valid state, newest first.",
-                query=(LIMIT, _BEFORE),
+                description="One entry for each origin and subject, its newest valid state, newest first. "
+                "`next` is the path of the page that follows, null on the last one.",
+                query=(LIMIT, _CURSOR),
                 successes={200: Success(description="A page of the list", schema=_HEARD_SCHEMA)},
             ),
         ]
@@ -139,21 +141,21 @@ class FederationRoutes:
         return entity_answer(response, 202)
 
     async def _announcements(self, request: Request) -> Answer:
-        query = {"now_ms": self._clock.now_ms(), "before": request.integer("before"), "limit": request.limit + 1}
+        query = {"now_ms": self._clock.now_ms(), "before": request.integer("cursor"), "limit": request.limit + 1}
         rows = await self._database.all(heard.PAGE, query)
         page = rows[: request.limit]
-        answer: dict[str, Any] = {"results": [heard.listed(row) for row in page]}
+        following = None
         if len(rows) > len(page):
             last = page[-1]["heard_number"]
-            answer["next"] = f"/api/v1/federation/announcements?limit={request.limit}&before={last}"
-        return json_answer(answer)
+            following = f"/api/v1/federation/announcements?limit={request.limit}&cursor={last}"
+        return json_answer({"results": [heard.listed(row) for row in page], "next": following})
 
 
 _HEARD_SCHEMA: dict[str, Any] = {
     "type": "object",
-    "required": ["results"],
+    "required": ["results", "next"],
     "properties": {
-        "next": {"type": "string", "description": "The next page; absent at the end."},
+        "next": {"type": ["string", "null"], "description": "The path of the page that follows."},
         "results": {
             "type": "array",
             "items": {

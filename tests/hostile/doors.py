@@ -36,7 +36,7 @@ QUERIES = [
     listed("category=plutonium", "unknown_category"),
     listed("category=%27%20OR%201%3D1--", "unknown_category"),
     read("announcements with a bad limit", 400, "bad_limit", "/api/v1/federation/announcements?limit=0"),
-    read("announcements before nothing", 400, "bad_parameter", "/api/v1/federation/announcements?before=0"),
+    read("announcements before nothing", 400, "bad_cursor", "/api/v1/federation/announcements?cursor=0"),
     read("a query where there is none", 400, "unknown_parameter", "/health?verbose=1"),
 ]
 

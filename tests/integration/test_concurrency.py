@@ -89,5 +89,5 @@ def test_a_mesh_under_load_delivers_everything_once(mesh: list[RunningNode]) -> 
             page = node.get(path).json()
             assert all(entry["ttl"] == 3 for entry in page["results"])
             heard |= {entry["subject"] for entry in page["results"]}
-            path = page.get("next", "")
+            path = page["next"]
         assert {material_id for ids in registered for material_id in ids} - heard == set(own)

@@ -44,7 +44,7 @@ async def registry(city: City) -> dict[str, dict[str, Any]]:
     return {entry["id"]: entry for entry in document.value["nodes"]}
 
 
-async def page(city: City, limit: int, before: int = 2**62) -> dict[str, Any]:
+async def page(city: City, limit: int, cursor: int = 2**62) -> dict[str, Any]:
     routes = FederationRoutes(city.identity, city.federation, city.database, city.clock).routes()
     route = next(route for route in routes if route.path == "/api/v1/federation/announcements")
     request = Request(
@@ -53,7 +53,7 @@ async def page(city: City, limit: int, before: int = 2**62) -> dict[str, Any]:
         target=route.path,
         path=route.path,
         parameters={},
-        query={"limit": limit, "before": before},
+        query={"limit": limit, "cursor": cursor},
         headers={},
         client="",
         http=None,  # type: ignore[arg-type]
@@ -114,13 +114,13 @@ async def test_what_was_heard_is_listed_newest_first_each_once_to_the_end(munich
     for number in range(5):
         subject = subject_of(f"MAT-DE-MUC-2026-FOOD-{number:06d}")
         await send_copy(munich, BERLIN_IS, message_of(BERLIN_IS, subject), 3)
-    seen, before = [], 2**62
+    seen, cursor = [], 2**62
     while True:
-        shown = await page(munich, 2, before)
+        shown = await page(munich, 2, cursor)
         seen += [entry["subject"][-1] for entry in shown["results"]]
-        if "next" not in shown:
+        if shown["next"] is None:
             break
-        before = int(shown["next"].split("before=")[1])
+        cursor = int(shown["next"].split("cursor=")[1])
         late = subject_of("MAT-DE-MUC-2026-FOOD-000009")
         await send_copy(munich, BERLIN_IS, message_of(BERLIN_IS, late), 3)
     assert seen == ["4", "3", "2", "1", "0"]
@@ -139,4 +139,4 @@ async def test_an_entry_says_what_and_whence_and_ends_with_its_validity(munich: 
     (entry,) = (await page(munich, 20))["results"]
     assert (entry["via"], entry["ttl"]) == ("berlin.loop", 3)
     munich.clock.set_wall(NOW_MS + DAY_MS)
-    assert (await page(munich, 20)) == {"results": []}
+    assert (await page(munich, 20)) == {"results": [], "next": None}
