@@ -255,7 +255,7 @@ class Membership:
             watched.absent_since_ms = now_ms - max(absent_ms, 0)
             longest_ms = self._timing.final_ceiling_ms
             watched.next_probe_ms = now_ms + min(max(next_probe_in_ms, 0), longest_ms)
-        self._plan()
+        self._plan(now_ms)
 
     def unwatch(self, peer: str) -> None:
         """Watch a peer no more: it was removed or suspended."""
@@ -275,27 +275,27 @@ class Membership:
         if (watched := self._peers.get(peer)) is not None and not watched.linked:
             watched.linked = True
             self._way_changed(watched, now_ms)
-        return self._take_effects()
+        return self._take_effects(now_ms)
 
     def link_down(self, peer: str, now_ms: int) -> list[Effect]:
         """The link broke: look at once whether the peer is there, over HTTP."""
         if (watched := self._peers.get(peer)) is not None and watched.linked:
             watched.linked = False
             self._way_changed(watched, now_ms)
-        return self._take_effects()
+        return self._take_effects(now_ms)
 
     def contacted_by(self, peer: str, now_ms: int) -> list[Effect]:
         """The peer called here. Hastens a probe where the peer is not reachable; opens nothing."""
         watched = self._peers.get(peer)
         if watched is not None and watched.belief is not Belief.REACHABLE:
             self._probe_soon(watched, now_ms)
-        return self._take_effects()
+        return self._take_effects(now_ms)
 
     def request_failed(self, peer: str, now_ms: int) -> list[Effect]:
         """A request to the peer got no answer: look whether it is there."""
         if (watched := self._peers.get(peer)) is not None:
             self._probe_soon(watched, now_ms)
-        return self._take_effects()
+        return self._take_effects(now_ms)
 
     # What happens
 
@@ -305,14 +305,14 @@ class Membership:
         asked = self._asked.get(number)
         if asked is not None and asked.asked == peer and not asked.linked and asked.errand is not _Errand.HELP:
             self._ack(number, asked, None, now_ms)
-        return self._take_effects()
+        return self._take_effects(now_ms)
 
     def unanswered(self, peer: str, number: int, now_ms: int) -> list[Effect]:
         """The question for NodeInfo failed: refused, timed out, or answered by another."""
         self._notice_stall(now_ms)
         asked = self._asked.get(number)
         if asked is None or asked.asked != peer or asked.linked or asked.errand is _Errand.HELP:
-            return self._take_effects()
+            return self._take_effects(now_ms)
         self._give_up_errand(number)
         self._forget(number)
         watched = self._peers.get(peer)
@@ -320,7 +320,7 @@ class Membership:
         # Only the first question of a round is given up early: a port that refuses at once is not asked ever faster.
         if watched is not None and ended is not None and ended.last_number == number and ended.helpers is None:
             self._round_ended(watched, ended, now_ms)
-        return self._take_effects()
+        return self._take_effects(now_ms)
 
     def receive(self, peer: str, frame: Frame, now_ms: int) -> list[Effect]:
         """A frame from an authenticated peer. Those of other kinds, and what nobody asked for, change nothing."""
@@ -343,7 +343,7 @@ class Membership:
                 self._alive(peer, frame, now_ms)
             case _:
                 pass
-        return self._take_effects()
+        return self._take_effects(now_ms)
 
     def next_timer_ms(self) -> int:
         """When `tick` is due."""
@@ -358,18 +358,19 @@ class Membership:
             self._give_up_errand(heappop(self._nacks_due)[1])
         self._forget_old(now_ms)
         self._heartbeat_ms = now_ms + _HEARTBEAT_MS
-        return self._take_effects()
+        return self._take_effects(now_ms)
 
-    def _take_effects(self) -> list[Effect]:
-        self._plan()
+    def _take_effects(self, now_ms: int) -> list[Effect]:
+        self._plan(now_ms)
         effects, self._effects = self._effects, []
         return effects
 
-    def _plan(self) -> None:
+    def _plan(self, now_ms: int) -> None:
         due_ms = min((self._due_ms(watched) for watched in self._peers.values()), default=self._heartbeat_ms)
         if self._nacks_due:
             due_ms = min(due_ms, self._nacks_due[0][0])
-        self._expected_ms = min(due_ms, self._heartbeat_ms)
+        # What others say or less doubt can end a suspicion in the past: then it is due now, and nobody was late.
+        self._expected_ms = max(min(due_ms, self._heartbeat_ms), now_ms)
 
     def _due_ms(self, watched: _Watched) -> int:
         due_ms = watched.next_probe_ms if watched.round is None else watched.round.ends_ms
@@ -396,7 +397,7 @@ class Membership:
                 watched.suspicion.since_ms += shift_ms
         self._nacks_due = [(due_ms + shift_ms, number) for due_ms, number in self._nacks_due]
         self._heartbeat_ms = now_ms + _HEARTBEAT_MS
-        self._plan()
+        self._plan(now_ms)
 
     # Probing
 

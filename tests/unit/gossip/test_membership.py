@@ -370,6 +370,19 @@ def test_doubt_lengthens_time_outs_and_suspicions() -> None:
     assert after == before + WAN.suspicion_most_ms * WAN.doubt_step
 
 
+def test_a_suspicion_that_others_shorten_into_the_past_ends_at_once_and_is_no_sleep() -> None:
+    world = settled(World())
+    world.answering.discard(TARGET)
+    world.until(Belief.SUSPECTED)
+    world.run(WAN.suspicion_most_ms - 500)
+    for helper in HELPERS:
+        world.receive(helper, Suspect(TARGET, 5))
+    assert world.member.next_timer_ms() == world.now_ms
+    world.run(0)
+    assert world.belief is Belief.FAILED
+    assert world.member.doubt == 0
+
+
 def test_a_peer_without_a_link_is_asked_for_its_node_info() -> None:
     world = World(linked=False)
     settled(world)
