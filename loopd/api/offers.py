@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from loopd.api.answers import JSON, Answer
+from loopd.api.answers import Answer, json_answer
 from loopd.api.idempotency import Write
 from loopd.api.requests import Request
 from loopd.api.routes import LIMIT, Body, Route, Scope, Success
@@ -12,7 +12,7 @@ from loopd.database import Database, Tx
 from loopd.exchange.service import BidWish, Exchange
 from loopd.protocol.errors import Conflict, Invalid
 from loopd.protocol.ids import is_material_id, is_product_id
-from loopd.protocol.json_text import dump_json, read_json
+from loopd.protocol.json_text import read_json
 from loopd.protocol.limits import BID_MAX_VALIDITY_S
 from loopd.protocol.subjects import SubjectKind
 from loopd.protocol.vocabulary import UNITS
@@ -215,12 +215,12 @@ class OfferRoutes:
         ]
 
     def _list(self, kind: SubjectKind, request: Request) -> Answer:
-        return _json(self._exchange.listing(self._database.points, kind, request.parameters["id"]))
+        return json_answer(self._exchange.listing(self._database.points, kind, request.parameters["id"]))
 
     async def _bid_here(self, kind: SubjectKind, request: Request) -> Answer:
         value = _object(request.body, _LOCAL_BID)
         wish = BidWish(request.parameters["id"], kind, value["bidder"], value)
-        return await self._write(request, lambda tx: _json(self._exchange.bid_here(tx, wish), 201))
+        return await self._write(request, lambda tx: json_answer(self._exchange.bid_here(tx, wish), 201))
 
     async def _bid(self, request: Request) -> Answer:
         value = _object(request.body, _BID)
@@ -228,7 +228,7 @@ class OfferRoutes:
         wish = BidWish(subject_id, kind, value.get("bidder"), value)
 
         def unit(tx: Tx) -> Answer:
-            return _json(self._exchange.make_bid(tx, wish), 201)
+            return json_answer(self._exchange.make_bid(tx, wish), 201)
 
         try:
             return await self._write(request, unit)
@@ -239,20 +239,16 @@ class OfferRoutes:
         return await self._write(request, unit)
 
     async def _made(self, request: Request) -> Answer:
-        return _json({"results": await self._exchange.made_bids(self._database, request.limit)})
+        return json_answer({"results": await self._exchange.made_bids(self._database, request.limit)})
 
     async def _select(self, kind: SubjectKind, request: Request) -> Answer:
         value = _object(request.body, _SELECT) if request.body else {}
         number = _offer_number(value.get("offer"))
 
         def unit(tx: Tx) -> Answer:
-            return _json(self._exchange.select(tx, kind, request.parameters["id"], number))
+            return json_answer(self._exchange.select(tx, kind, request.parameters["id"], number))
 
         return await self._write(request, unit)
-
-
-def _json(value: Mapping[str, Any], status: int = 200) -> Answer:
-    return Answer(status, dump_json(value), JSON)
 
 
 def _object(body: bytes, schema: Mapping[str, Any]) -> dict[str, Any]:

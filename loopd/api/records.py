@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from loopd.api.answers import JSON, LD_JSON, Answer, entity_answer, json_answer
+from loopd.api.answers import LD_JSON, Answer, entity_answer, json_answer
 from loopd.api.idempotency import Write
 from loopd.api.requests import Request
 from loopd.api.routes import LIMIT, Body, QueryParameter, Route, Scope, Success
 from loopd.database import Database, Tx
-from loopd.protocol.documents import check_document, dump_json
+from loopd.protocol.documents import check_document
 from loopd.protocol.subjects import SubjectKind
 from loopd.registry.service import Registry
 
@@ -122,14 +122,14 @@ class RecordRoutes:
             record = registration.record
             location = {"Location": f"{self._noun.path}/{record.subject.subject_id}"}
             if registration.created:
-                return entity_answer(dump_json(self._registry.view_of(record, document.value)), 201, location)
-            return entity_answer(dump_json(self._registry.view(record)), 200, location)
+                return entity_answer(self._registry.view_of(record, document.value), 201, location)
+            return entity_answer(self._registry.view(record), 200, location)
 
         return await self._write(request, unit)
 
     async def read(self, request: Request) -> Answer:
         record = self._registry.require(self._database.points, self._noun.kind, request.parameters["id"])
-        return entity_answer(dump_json(self._registry.view(record)))
+        return entity_answer(self._registry.view(record))
 
     async def page(self, request: Request) -> Answer:
         limit, category = request.limit, request.text("category")
@@ -142,7 +142,7 @@ class RecordRoutes:
                 query["category"] = category
             following = f"{self._noun.path}?{urlencode(query)}"
         results = [self._registry.view(record) for record in page.records]
-        return Answer(200, dump_json({"results": results, "next": following}), JSON)
+        return json_answer({"results": results, "next": following})
 
     async def announce(self, request: Request) -> Answer:
         def unit(tx: Tx) -> Answer:

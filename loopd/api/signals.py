@@ -3,7 +3,6 @@
 from loopd.api.answers import LD_JSON, Answer, entity_answer
 from loopd.api.requests import Request
 from loopd.api.routes import Route, Success
-from loopd.protocol.json_text import dump_json
 from loopd.signals.service import Signals
 
 
@@ -32,4 +31,4 @@ class SignalRoutes:
         ]
 
     async def read(self, request: Request) -> Answer:
-        return entity_answer(dump_json(self._signals.published()))
+        return entity_answer(self._signals.published())
