@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
 from typing import Any, Final
 
+from loopd.protocol.announcement import announced_degrees
 from loopd.protocol.errors import Invalid
 from loopd.protocol.geo import Location, between_km
 from loopd.protocol.lifecycle import Lifecycle
@@ -23,7 +24,6 @@ from loopd.signals.rules import SignalReading
 # What a bid is valid for where it does not say.
 DEFAULT_VALIDITY_MS: Final = 24 * 3600 * 1000
 
-_ANNOUNCED_PRECISION_DEGREES: Final = Decimal("0.01")
 # A business of this city: no place for an @, a capital or a blank, so for no mail address and hardly for a name.
 _LOCAL_BIDDER: Final = re.compile(r"[a-z0-9-]{2,80}", re.ASCII)
 
@@ -154,7 +154,7 @@ def signal_category(kind: SubjectKind, category: str | None) -> str:
 
 def announced_location(location: Location) -> Location:
     """A place as announcements tell it, rounded to 0.01°: both sides must compute from the same."""
-    return Location(_rounded(location.lat), _rounded(location.lon))
+    return Location(float(announced_degrees(location.lat)), float(announced_degrees(location.lon)))
 
 
 def great_circle_km(origin: Location, destination: Location) -> Decimal:
@@ -325,8 +325,3 @@ def invalid(reason: str, pointer: str, message: str, details: Mapping[str, Any] 
     """400 that names the place, as a schema's violation does."""
     errors = [{"pointer": pointer, "rule": reason, "message": message}]
     return Invalid(reason, f"{pointer}: {message}", {"errors": errors, **(details or {})})
-
-
-def _rounded(degrees: float) -> float:
-    # From the shortest text, as the announcement's own numbers are made.
-    return float(Decimal(str(degrees)).quantize(_ANNOUNCED_PRECISION_DEGREES, rounding=ROUND_HALF_EVEN))

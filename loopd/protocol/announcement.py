@@ -172,7 +172,10 @@ def build_announcement(
     if subject.expires_ms is not None:
         body["expires"] = format_timestamp(subject.expires_ms)
     if subject.location is not None:
-        body["location"] = {"lat": _rounded(subject.location.lat), "lon": _rounded(subject.location.lon)}
+        body["location"] = {
+            "lat": announced_degrees(subject.location.lat),
+            "lon": announced_degrees(subject.location.lon),
+        }
     body |= {
         "revision": revision,
         "issued_at": format_timestamp(issued_at_ms),
@@ -236,6 +239,7 @@ def _exact(number: Decimal | float) -> Decimal:
     return Decimal(str(number))
 
 
-def _rounded(degrees: float) -> Decimal:
+def announced_degrees(degrees: float) -> Decimal:
+    """A latitude or longitude as announcements tell it, rounded half-even to 0.01°; never a negative zero."""
     # Adding 0 turns a negative zero into a plain one.
     return _exact(degrees).quantize(_ANNOUNCED_PRECISION_DEGREES, rounding=ROUND_HALF_EVEN) + 0
