@@ -124,7 +124,7 @@ class Registry:
         earlier = tables.find_state_change(tx, update_id)
         if earlier is not None:
             if not same_json(read_json(earlier.document), value):
-                raise _other_content("update")
+                raise _other_content()
             return StatusChange(value["id"], earlier.changed_at_ms, created=False)
         record = self.require(tx, SubjectKind.MATERIAL, value["material_id"])
         update = UpdateText(update_id, document.received, compacted_text(document))
@@ -221,7 +221,7 @@ class Registry:
     def _same_record(self, tx: Tx, document: Document, subject: Subject) -> Record:
         record = self.require(tx, subject.kind, subject.subject_id)
         if record.document != document.received and not same_json(self.document(record), document.value):
-            raise _other_content(subject.kind.value)
+            raise _other_content()
         return record
 
     def _change(
@@ -251,5 +251,5 @@ class Registry:
             self._announcer.record_changed(tx, record.subject)
 
 
-def _other_content(what: str) -> Conflict:
-    return Conflict("other_content", f"A {what} with this id and other content is stored already.")
+def _other_content() -> Conflict:
+    return Conflict("other_content", "What is stored under this id has other content.")
