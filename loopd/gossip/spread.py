@@ -322,10 +322,12 @@ class Spread:
         self, peer: str, number: int, message_id: bytes, reason: str, retry_after_ms: int, now_ms: int
     ) -> Effects:
         """A copy or an upgrade could not be decided on now; who else offers the message may have better luck."""
-        effects = self._settle(message_id, None, now_ms, decided=(peer, number))
+        frames: list[PeerFrame] = []
         if self._was_in_hand(peer, number, message_id):
-            effects.frames.insert(0, (peer, Deferred(number, str(reason), retry_after_ms)))
-        return effects
+            frames.append((peer, Deferred(number, str(reason), retry_after_ms)))
+            frames += self._put_off_others(peer, number, message_id, reason, retry_after_ms)
+        effects = self._settle(message_id, None, now_ms, decided=(peer, number))
+        return Effects(frames + effects.frames, effects.upgrades)
 
     def settled_elsewhere(self, message_id: bytes, held: HopState | None, now_ms: int) -> Effects:
         """The message came another way than over a link."""
@@ -417,6 +419,23 @@ class Spread:
         else:
             effects.frames.extend(self._ask(message_id, waiting, now_ms))
         return effects
+
+    def _put_off_others(
+        self, peer: str, number: int, message_id: bytes, reason: str, retry_after_ms: int
+    ) -> list[PeerFrame]:
+        """The peer kept its promise, so it may be asked again: when it offers the message again, and not before."""
+        waiting, in_hand = self._waiting.get(message_id), self._links[peer].in_hand
+        if waiting is None:
+            return []
+        waiting.asked.pop(peer, None)
+        others = [
+            each
+            for offerer, each in waiting.offers
+            if offerer == peer and each != number and (each, message_id) not in in_hand
+        ]
+        for each in others:
+            self._take_out(waiting, (peer, each))
+        return [(peer, Deferred(each, str(reason), retry_after_ms)) for each in others]
 
     def _was_in_hand(self, peer: str, number: int, message_id: bytes) -> bool:
         link = self._links.get(peer)

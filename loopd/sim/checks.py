@@ -58,7 +58,9 @@ def highest_ttl(world: "World", message: Message) -> list[int]:
         following = []
         for node, given in frontier:
             for peer in world.peers_of[node]:
-                if scope[peer] and peer != message.origin and given > best[peer]:
+                # Those who attack together pass things on to each other wherever they are.
+                gets_it = scope[peer] or (node in world.malicious and peer in world.malicious)
+                if gets_it and peer != message.origin and given > best[peer]:
                     best[peer] = given
                     repeats = world.malicious.get(peer) is Attack.REPEATED_HOP
                     onward = min(given, _HOPS - 1) if repeats else given - 1

@@ -62,6 +62,11 @@ def play(scenario: Scenario) -> Played:
     """Play a run and work out its figures."""
     world = World(scenario)
     world.run()
+    return measure(world)
+
+
+def measure(world: World) -> Played:
+    """The figures of a run that was played."""
     messages = list(world.messages.values())
     reached = {message.message_id: delivered(world, message) for message in messages}
     latencies_ms = sorted(_latencies_ms(world))
@@ -94,9 +99,7 @@ def play(scenario: Scenario) -> Played:
         violations(world),
         world.digest,
     )
-    return Played(
-        scenario, figures, latencies_ms, [copies[each.message_id] for each in messages if each.message_id in copies]
-    )
+    return Played(world.scenario, figures, latencies_ms, list(copies.values()))
 
 
 def percentile(ascending: list[float], share: float) -> float | None:

@@ -25,6 +25,8 @@ _VARYING_SIGMA: Final = 0.8
 _PACKET_BYTES: Final = 1_400
 _RESEND_US: Final = 200 * US_PER_MS
 _RESENDS_MAX: Final = 8
+# Packets in a row, each lost, with which a request or its answer is.
+_REQUEST_TRIES: Final = 2
 # An end gives a link up after so long without a sign of the other, by draw.
 _SILENCE_US: Final = (4 * US_PER_S, 12 * US_PER_S)
 
@@ -211,17 +213,25 @@ class Network:
         """A request from a to b: it is lost, or `handle` runs at b if that lives, perhaps twice."""
         arrivals = 2 if self._duplicated and self._random.random() < self._duplicated else 1
         for _ in range(arrivals):
-            if self.is_cut(a, b) or self.loses():
-                self.counted["requests_lost"] += 1
-                continue
-            self._timeline.after(self.delay_us(a, b), lambda: self._handle(a, b, handle))
+            delay_us = self._exchange_us(a, b)
+            if delay_us is not None:
+                self._timeline.after(delay_us, lambda: self._handle(a, b, handle))
 
     def answer(self, b: int, a: int, what: Callable[[], None]) -> None:
         """What an answer of b brings about at a, unless it is lost."""
-        if self.is_cut(b, a) or self.loses():
-            self.counted["answers_lost"] += 1
-            return
-        self._timeline.after(self.delay_us(b, a), what)
+        delay_us = self._exchange_us(b, a)
+        if delay_us is not None:
+            self._timeline.after(delay_us, what)
+
+    def _exchange_us(self, a: int, b: int) -> int | None:
+        """How long one half of an exchange takes, with what is sent again; None where it is lost all the same."""
+        delay_us, resend_us = self.delay_us(a, b), _RESEND_US
+        for _ in range(_REQUEST_TRIES):
+            if not self.is_cut(a, b) and not self.loses():
+                return delay_us
+            delay_us, resend_us = delay_us + resend_us, resend_us * 2
+        self.counted["requests_lost"] += 1
+        return None
 
     def _handle(self, a: int, b: int, handle: Callable[[], None]) -> None:
         if b in self.listeners and not self.is_cut(a, b):

@@ -72,6 +72,11 @@ def _sparse(random: Random, places: list[Location]) -> set[Pair]:
     return {(random.randrange(count), random.randrange(count)) for _ in range(int(count * random.uniform(1, 3)))}
 
 
+def _star(random: Random, places: list[Location]) -> set[Pair]:
+    """Node 0 knows everybody, nobody else anyone."""
+    return {(0, node) for node in range(1, len(places))}
+
+
 def _hubs(random: Random, places: list[Location]) -> set[Pair]:
     """Few nodes that most know, at most 40 each, and few links among the others."""
     count = len(places)
@@ -101,5 +106,6 @@ _SHAPES: Final[dict[str, Callable[[Random, list[Location]], set[Pair]]]] = {
     "sparse": _sparse,
     "hubs": _hubs,
     "ladder": _ladder,
+    "star": _star,
 }
 SHAPES: Final = tuple(_SHAPES)

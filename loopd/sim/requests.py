@@ -72,7 +72,7 @@ class Requests:
                 return
             answered = True
             if reason == _OVERLOADED:
-                node.after(US_PER_S, lambda: self._again(peer, entry, failures + 1))
+                node.after(US_PER_S, lambda: self._again(peer, entry, failures))
                 return
             self._under_way[peer].pop(entry.entry, None)
             self._settle(peer, entry.entry)

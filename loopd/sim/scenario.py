@@ -20,6 +20,7 @@ class Kind(StrEnum):
     CHURN = "churn"  # links come and go
     FAULTS = "faults"  # loss, cuts, crashes, lost disks, everything that heals
     MALICE = "malice"  # some nodes attack
+    KILLS = "kills"  # nodes killed while messages are under way
 
 
 class Attack(StrEnum):
@@ -41,6 +42,16 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
+class Kill:
+    """One node is killed and comes back, seconds from the start; `wiped`: with an empty disk."""
+
+    node: int
+    at_s: float
+    back_s: float
+    wiped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """One run. Probabilities are 0 to 1, times seconds from its start."""
 
@@ -59,7 +70,9 @@ class Scenario:
     duplicated: float = 0.0
     by_request: float = 0.0
     cuts: tuple[Cut, ...] = ()
-    # How often: a node is killed; a killed node comes back with an empty disk; a link goes and comes; one way is cut.
+    kills: tuple[Kill, ...] = ()
+    # How often, at drawn times: a node is killed; one of them comes back with an empty disk; a link goes and comes;
+    # one way is cut.
     crashes: int = 0
     wiped: int = 0
     flaps: int = 0
@@ -81,12 +94,8 @@ class Scenario:
     def end_s(self) -> float:
         """When the run ends."""
         said_s = 1.0 + self.messages * self.gap_s
-        return max(said_s, self.faults_end_s, *(cut.end_s for cut in self.cuts), 0.0) + HEALED_WITHIN_S
-
-    @property
-    def is_static(self) -> bool:
-        """Whether links stay as they are and all nodes are honest, so that exactly the ball delivers."""
-        return not (self.crashes or self.flaps or self.one_way or self.cuts or self.attacks)
+        ends_s = [cut.end_s for cut in self.cuts] + [kill.back_s for kill in self.kills]
+        return max(said_s, self.faults_end_s, *ends_s) + HEALED_WITHIN_S
 
     def plain(self) -> "Scenario":
         """The same run with plain flooding."""
@@ -103,6 +112,8 @@ def draw(kind: Kind, seed: int) -> Scenario:
             return replace(_faults(random, seed), cuts=(), crashes=0, wiped=0, one_way=0, flaps=random.randint(1, 20))
         case Kind.FAULTS:
             return _faults(random, seed)
+        case Kind.KILLS:
+            return _kills(random, seed)
         case Kind.MALICE:
             attacks = tuple(random.choices(list(Attack), k=random.randint(1, 4)))
             quiet = replace(_faults(random, seed), cuts=(), crashes=0, wiped=0, one_way=0, flaps=0)
@@ -122,6 +133,24 @@ def _ball(random: Random, seed: int) -> Scenario:
         fsync_ms=random.choice((0.1, 2.0, 30.0)),
         repair=random.random() < 0.2,
         codec=random.random() < 0.1,
+    )
+
+
+def _kills(random: Random, seed: int) -> Scenario:
+    """Small, dense and with slow disks, so that most kills fall into something unfinished."""
+    return Scenario(
+        seed,
+        nodes=random.randint(3, 12),
+        shape=random.choice(SHAPES),
+        messages=random.randint(2, 6),
+        origins=random.randint(1, 2),
+        gap_s=random.choice((0.02, 0.2)),
+        crashes=5,
+        loss=random.choice((0.0, 0.1)),
+        by_request=random.choice((0.0, 0.0, 0.5)),
+        fsync_ms=random.choice((5.0, 50.0, 200.0)),
+        faults_end_s=random.uniform(3, 10),
+        codec=random.random() < 0.5,
     )
 
 

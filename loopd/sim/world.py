@@ -194,6 +194,9 @@ class World:
         for times, plan in moments:
             for _ in range(times):
                 plan(round(random.uniform(0, scenario.faults_end_s) * US_PER_S))
+        for kill in scenario.kills:
+            self.timeline.at(round(kill.at_s * US_PER_S), partial(self._crash, kill.node, False, kill.wiped))
+            self.timeline.at(round(kill.back_s * US_PER_S), partial(self._restart, kill.node))
         for number in range(scenario.crashes):
             self._plan_crash(random, wiped=number < scenario.wiped)
 
