@@ -10,7 +10,6 @@ from loopd.federation import replay, service
 from loopd.federation.handshake import HandshakeFailed
 from loopd.federation.heard import HeardSubjects
 from loopd.protocol.errors import Conflict, Refusal, Unavailable
-from loopd.protocol.limits import REPLAY_MEMORY_MS, SEEN_GRACE_MS
 from loopd.protocol.nodes import PeerAuth, Standing
 from tests.federation_support import (
     DAY_MS,
@@ -30,6 +29,8 @@ from tests.federation_support import (
 )
 
 LINZ = identity_of("linz.loop", VIENNA)
+# Said as others count on it, whatever the ceilings of this node are named.
+TEN_MINUTES_MS = 600_000
 
 
 async def test_the_list_shows_peers_with_health_queue_and_fingerprint(cities: list[City]) -> None:
@@ -134,13 +135,13 @@ async def test_what_is_over_is_forgotten_and_not_before(munich: City) -> None:
     message = message_of(LINZ)
     await send_copy(munich, LINZ, message, 3)
     tables = ("message", "heard", "node_request", "outbox")
-    munich.clock.advance(REPLAY_MEMORY_MS - 1)
+    munich.clock.advance(TEN_MINUTES_MS - 1)
     await munich.federation.keep_house()
     assert [len(munich.rows(f"SELECT 1 FROM {table}")) for table in tables] == [1, 1, 1, 1]
     munich.clock.advance(1)
     await munich.federation.keep_house()
     assert munich.rows("SELECT 1 FROM node_request") == []
-    munich.clock.set_wall(NOW_MS + DAY_MS + SEEN_GRACE_MS)
+    munich.clock.set_wall(NOW_MS + DAY_MS + TEN_MINUTES_MS)
     await munich.federation.keep_house()
     assert [len(munich.rows(f"SELECT 1 FROM {table}")) for table in tables] == [1, 1, 0, 0]
     munich.clock.advance(1)
@@ -158,7 +159,7 @@ async def test_much_is_forgotten_in_several_transactions(munich: City, monkeypat
     for number in range(35):
         caller = caller_of(known, str(number))
         await munich.database.write(lambda tx, caller=caller: replay.accept_once(tx, caller, NOW_MS, lambda tx: None))
-    munich.clock.advance(REPLAY_MEMORY_MS)
+    munich.clock.advance(TEN_MINUTES_MS)
     before = munich.database.statistics.units
     await munich.federation.keep_house()
     assert munich.rows("SELECT 1 FROM node_request") == []
