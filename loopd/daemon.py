@@ -24,6 +24,7 @@ from loopd.api.health import HealthRoutes
 from loopd.api.idempotency import IdempotentWriter
 from loopd.api.material import MaterialRoutes
 from loopd.api.material_status import MaterialStatusRoutes
+from loopd.api.messages import MessageRoutes
 from loopd.api.metrics import RequestMetrics
 from loopd.api.node import NodeRoutes
 from loopd.api.node_effects import Effect, NodeRequestWriter
@@ -179,6 +180,7 @@ class Node:
             FederateMirrorRoutes(self._exchange, once),
             OfferRoutes(self._exchange, database, write, self._refresh_signals_of),
             PeerRoutes(self._identity, self._federation),
+            MessageRoutes(self._identity.node_id, database, clock),
             TokenRoutes(self._tokens, database, clock),
             OperationRoutes(self._status, database),
             self._metrics,

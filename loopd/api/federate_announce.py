@@ -31,7 +31,8 @@ class FederateAnnounceRoutes:
                 refusals={
                     400: (*DOCUMENT_REFUSALS, "bad_hop", "origin_mismatch", "bad_times"),
                     401: ("bad_origin_signature",),
-                    403: ("suspended", "not_a_peer"),
+                    403: ("not_a_peer",),
+                    429: ("over_share",),
                     503: ("unknown_origin", "too_many_messages", "key_conflict", "changed_meanwhile"),
                 },
             )

@@ -34,7 +34,6 @@ class FederateMirrorRoutes:
                 successes={202: ACCEPTED},
                 refusals={
                     400: (*DOCUMENT_REFUSALS, "origin_mismatch"),
-                    403: ("suspended",),
                     404: ("unknown_offer",),
                 },
             )

@@ -49,7 +49,6 @@ class FederateOfferRoutes:
                         "bad_distance",
                         "distance_below_great_circle",
                     ),
-                    403: ("suspended",),
                     404: ("unknown_material", "unknown_product"),
                     503: ("too_many_bids",),
                 },

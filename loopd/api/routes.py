@@ -186,6 +186,7 @@ def refusals_of(route: Route) -> dict[int, tuple[str, ...]]:
     if route.access is Access.NODE:
         add(401, "missing_header", "bad_timestamp", "clock_skew", "unknown_node", "bad_signature", "revoked_key")
         add(401, "wrong_target")
+        add(403, "suspended", "banned")
     if route.parameter_names:
         add(404, "not_found")
     if route.rate is not RateClass.NONE:

@@ -11,7 +11,20 @@ from loopd.cli.output import cell, print_fields, print_json, print_table
 from loopd.directory import NodeDirectory
 from loopd.protocol.nodes import PeerAuth
 
-_COLUMNS = ("id", "status", "health", "admission", "queue", "last_success", "last_failure", "next_attempt", "endpoint")
+_COLUMNS = (
+    "id",
+    "status",
+    "health",
+    "conduct",
+    "score",
+    "round_trip_ms",
+    "admission",
+    "queue",
+    "last_success",
+    "last_failure",
+    "next_attempt",
+    "endpoint",
+)
 
 
 @click.group()
@@ -93,5 +106,5 @@ _decision(
     "approve", "POST", "/approve", "approved", "Make PEER-ID, which asked for it, a peer. Compare fingerprints first."
 )
 _decision("suspend", "POST", "/suspend", "suspended", "Take nothing from PEER-ID and send it nothing until resumed.")
-_decision("resume", "POST", "/resume", "resumed", "End the suspension of PEER-ID.")
+_decision("resume", "POST", "/resume", "resumed", "End the suspension of PEER-ID, and forgive it.")
 _decision("remove", "DELETE", "", "removed", "Forget PEER-ID, its key and what is queued for it.")

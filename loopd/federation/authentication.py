@@ -96,7 +96,7 @@ class NodeAuthenticator:
     `settled` waits for a handshake with that node which is just under way: the other side, which already counts this
     one as its peer, must not be refused before this one has written that down. `seek` looks among the peers' registries
     for a node this one has never met, and pins it as introduced; `contacted_us` is told of every caller whose request
-    held.
+    held; `refuse_banned` raises Forbidden where nothing is taken from a node.
     """
 
     def __init__(
@@ -107,6 +107,7 @@ class NodeAuthenticator:
         settled: Callable[[str], Awaitable[None]],
         seek: Callable[[str], Awaitable[None]],
         contacted_us: Callable[[str], Awaitable[None]],
+        refuse_banned: Callable[[str], None],
     ) -> None:
         self._own_node_id = own_node_id
         self._points = points
@@ -114,10 +115,11 @@ class NodeAuthenticator:
         self._settled = settled
         self._seek = seek
         self._contacted_us = contacted_us
+        self._refuse_banned = refuse_banned
 
     async def authenticate(self, method: str, raw_path: str, headers: Mapping[str, str], body: bytes) -> NodeCaller:
         """The caller. Unauthorized `missing_header`, `bad_timestamp`, `clock_skew`, `unknown_node`, `bad_signature`,
-        `wrong_target`; Forbidden `suspended`."""
+        `wrong_target`; Forbidden `suspended`, `banned`."""
         sent = NodeHeaders.read(headers)
         sent.check_time(self._clock.now_ms())
         node = await self._known(sent.node_id)
@@ -131,6 +133,7 @@ class NodeAuthenticator:
         sent.check_target(self._own_node_id)
         if node.standing is Standing.SUSPENDED:
             raise Forbidden("suspended", f"{node.node_id} is suspended by this node's operator")
+        self._refuse_banned(node.node_id)
         await self._contacted_us(node.node_id)
         return NodeCaller(
             node,

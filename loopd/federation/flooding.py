@@ -16,13 +16,16 @@ from loopd.crypto.keys import PublicKey, decode_signature
 from loopd.database.database import Database
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
-from loopd.federation import heard, nodes, replay
+from loopd.federation import explain, heard, nodes, replay
 from loopd.federation.authentication import NodeCaller
+from loopd.federation.door import Door
 from loopd.federation.introductions import Introductions, can_be_asked
+from loopd.federation.misbehaviour import Misbehaviour
 from loopd.federation.nodes import AddedBy, Introduction
 from loopd.federation.outbox import Outbox
 from loopd.federation.settings import FederationSettings
 from loopd.gossip.flood import Copy, Decision, HopState, Newest, Reason, View, decide, read_hop_headers
+from loopd.gossip.reputation import Conduct
 from loopd.identity import Identity
 from loopd.net.http_client import DialError
 from loopd.protocol.announcement import TYPE, read_announcement
@@ -117,6 +120,8 @@ class Flooding:
         clock: Clock,
         decided: Callable[[str], None],
         came_by_request: Callable[[bytes], None] = lambda message_id: None,
+        *,
+        misbehaviour: Misbehaviour,
     ) -> None:
         self._identity = identity
         self._settings = settings
@@ -127,6 +132,8 @@ class Flooding:
         self._clock = clock
         self._decided = decided
         self._came_by_request = came_by_request
+        self._misbehaviour = misbehaviour
+        self._door = Door()
 
     async def receive(self, caller: NodeCaller, headers: Mapping[str, str], body: bytes) -> int:
         """Take one announcement; the number under which it was accepted, after its commit.
@@ -135,16 +142,20 @@ class Flooding:
         `bad_origin_signature`; Forbidden `not_a_peer`; Unavailable where the origin's key cannot be had now. Each is
         counted by its reason, as what is accepted is.
         """
+        received: Received | None = None
         try:
-            return await self._receive(caller, headers, body)
+            if caller.node.standing is not Standing.PEER:
+                raise Forbidden("not_a_peer", "only peers announce; a handshake comes first")
+            greylisted = self._misbehaviour.conduct(caller.node_id) is not Conduct.CLEAR
+            async with self._door.turn(caller.node_id, len(body), last=greylisted):
+                received = read_copy(caller, headers, body)
+                return await self._receive(caller, received)
         except Refusal as refusal:
-            self.refused(caller.node_id, refusal)
+            copy = None if received is None else received.copy
+            self.refused(caller.node_id, refusal, copy, accountable=caller.verified)
             raise
 
-    async def _receive(self, caller: NodeCaller, headers: Mapping[str, str], body: bytes) -> int:
-        if caller.node.standing is not Standing.PEER:
-            raise Forbidden("not_a_peer", "only peers announce; a handshake comes first")
-        received = read_copy(caller, headers, body)
+    async def _receive(self, caller: NodeCaller, received: Received) -> int:
         look = self._look(self._database.points, received, caller.replay_digest)
         if look.accepted_as is not None:
             return look.accepted_as
@@ -193,9 +204,16 @@ class Flooding:
         self._carry_out(tx, received, decision, now_ms)
         return decision.reason.value
 
-    def refused(self, sender: str, refusal: Refusal) -> None:
-        """Count a copy that was refused."""
+    def refused(
+        self, sender: str, refusal: Refusal, copy: Copy | None = None, *, accountable: bool = True
+    ) -> None:
+        """Count a copy that was refused, and hold it against its sender if it is an offence and certainly that one's.
+
+        `copy` is None where it could not be read.
+        """
         self._decided(refusal.reason)
+        if accountable:
+            self._misbehaviour.refused(sender, refusal.reason, copy)
         log.info("announcement_refused", peer=sender, reason=refusal.reason)
 
     @staticmethod
@@ -236,6 +254,7 @@ class Flooding:
                 )
             else:
                 self._store(tx, received, decision.held, now_ms)
+        explain.copy_came(tx, copy.message_id, copy.sender, copy.ttl, decision.reason.value, now_ms)
         if decision.deliver:
             heard.deliver(tx, copy, now_ms)
         if decision.forward is not None and received.relayable:
@@ -371,6 +390,7 @@ class Flooding:
                 copy.announcement.valid_until_ms,
             ),
         )
+        explain.copy_came(tx, copy.message_id, copy.sender, copy.ttl, KEY_CONFLICT, now_ms)
         tx.after_commit(lambda: self._decided(KEY_CONFLICT))
         log.warning(KEY_CONFLICT, origin=copy.origin, peer=copy.sender, message_id=copy.message_id.hex())
 

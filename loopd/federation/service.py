@@ -14,12 +14,13 @@ from loopd.clock import Clock
 from loopd.crypto.keys import PublicKey
 from loopd.database.database import Database
 from loopd.database.writer import Tx
-from loopd.federation import announcing, heard, nodes, outbox, replay
+from loopd.federation import announcing, explain, heard, nodes, outbox, replay
 from loopd.federation.announcing import Announcer
 from loopd.federation.authentication import NodeAuthenticator
 from loopd.federation.flooding import Flooding
 from loopd.federation.handshake import Answer, HandshakeFailed, Handshakes, Verdict
 from loopd.federation.introductions import Introductions
+from loopd.federation.misbehaviour import Misbehaviour
 from loopd.federation.nodes import AddedBy, Admission
 from loopd.federation.outbox import Outbox
 from loopd.federation.requests import Destination, NodeRequests
@@ -106,8 +107,17 @@ class Federation:
         self.handshakes = Handshakes(
             identity, settings, self.requests, CallbackGate(clock), audit, clock, self._admitted
         )
+        self.misbehaviour = Misbehaviour(database, audit, clock)
         self.flooding = Flooding(
-            identity, settings, database, self.introductions, self.outbox, audit, clock, self._decided
+            identity,
+            settings,
+            database,
+            self.introductions,
+            self.outbox,
+            audit,
+            clock,
+            self._decided,
+            misbehaviour=self.misbehaviour,
         )
         self.authenticator = NodeAuthenticator(
             identity.node_id,
@@ -116,6 +126,7 @@ class Federation:
             self.handshakes.settled,
             self.introductions.seek,
             self._contacted_us,
+            self.misbehaviour.refuse_banned,
         )
 
     # Life
@@ -185,6 +196,7 @@ class Federation:
     def _dismiss(self, node_id: str) -> None:
         """The node was removed. What its worker still has in flight must not count for a node of that name to come."""
         self.introductions.forget(node_id)
+        self.misbehaviour.forget(node_id)
         self._asked_at_s.pop(node_id, None)
         entry = self._workers.pop(node_id, None)
         if entry is not None:
@@ -207,6 +219,7 @@ class Federation:
             for _ in range(round(HOUSEKEEPING_S / RINGS_LOOK_S)):
                 await asyncio.sleep(RINGS_LOOK_S)
                 await self._tend(self.widen)
+                await self._tend(self.misbehaviour.flush)
             await self._tend(self.keep_house)
 
     @staticmethod
@@ -251,6 +264,7 @@ class Federation:
             replay.prune(tx, now_ms),
             outbox.prune(tx, now_ms),
             heard.prune(tx, now_ms - SEEN_GRACE_MS),
+            explain.prune(tx, now_ms),
             bool(unanswered),
         )
         return any(more)
@@ -366,8 +380,15 @@ class Federation:
         return await self._move(node_id, Standing.PEER, Standing.SUSPENDED, "peer_suspended")
 
     async def resume_peer(self, node_id: str) -> bool:
-        """Take a suspended peer back; what waited goes out. False where it is not suspended."""
-        return await self._move(node_id, Standing.SUSPENDED, Standing.PEER, "peer_resumed")
+        """Take a peer back that was suspended, banned or greylisted; what waited goes out. False where it was not."""
+        forgiven = await self._database.write(lambda tx: self._forgive(tx, node_id))
+        return await self._move(node_id, Standing.SUSPENDED, Standing.PEER, "peer_resumed") or forgiven
+
+    def _forgive(self, tx: Tx, node_id: str) -> bool:
+        if not self.misbehaviour.forgive(tx, node_id):
+            return False
+        self._audit.append(tx, AuditKind.OPERATOR, node_id, {"event": "peer_forgiven"})
+        return True
 
     async def _move(self, node_id: str, current: Standing, following: Standing, event: str) -> bool:
         def move(tx: Tx) -> bool:
@@ -410,6 +431,7 @@ class Federation:
         entry = self._workers.get(node.node_id)
         worker = entry[0] if entry is not None else None
         health = worker.health if worker is not None else None
+        reputation = self.misbehaviour.of(node.node_id)
         return {
             "id": node.node_id,
             "name": record.name,
@@ -426,6 +448,8 @@ class Federation:
             "last_failure": _moment(None if health is None else health.last_failure_ms),
             "next_attempt": _moment(None if health is None else health.next_attempt_at_ms),
             "queue": waiting,
+            "conduct": reputation.conduct.value,
+            "score": round(reputation.points, 1),
         }
 
     def health_of(self, node_id: str) -> PeerHealth | None:
@@ -455,4 +479,6 @@ def _listed_claim(claim: nodes.HandshakeClaim) -> dict[str, Any]:
         "last_failure": None,
         "next_attempt": None,
         "queue": 0,
+        "conduct": None,
+        "score": None,
     }

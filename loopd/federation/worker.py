@@ -18,7 +18,7 @@ import structlog
 from loopd.clock import Clock
 from loopd.database.database import Database
 from loopd.database.writer import Tx
-from loopd.federation import health_store, nodes, outbox
+from loopd.federation import explain, health_store, nodes, outbox
 from loopd.federation.handshake import NodeCard, read_node_info
 from loopd.federation.outbox import Entry, FloodEntry, RequestEntry
 from loopd.federation.requests import Destination, NodeRequests, refusal_reason
@@ -65,8 +65,8 @@ class Outcome(Enum):
 class Result:
     """What came of sending one entry.
 
-    `answered` is the final status and reason of a request. `event` is what the answer says of the node's health, None
-    where it says nothing.
+    `answered` is the status and reason of the answer, or 0 and why nothing was sent; final unless the outcome is ASIDE.
+    `event` is what the answer says of the node's health, None where it says nothing.
     """
 
     outcome: Outcome
@@ -282,6 +282,7 @@ class Worker:
                     if advance is None:
                         continue
                     break
+                self._explain(tx, entry, result, now_ms)
                 if result.outcome is Outcome.ASIDE:
                     if not outbox.set_aside(tx, self.node_id, entry.entry, now_ms):
                         break
@@ -296,6 +297,11 @@ class Worker:
         # Who has to be patient with a node goes on with one entry: of many at once, the first may be the one refused.
         self._batch_entries = min(2 * self._batch_entries, outbox.BATCH_ENTRIES) if went_through else 1
         return went_through and self._may_send()
+
+    def _explain(self, tx: Tx, entry: Entry, result: Result, now_ms: int) -> None:
+        if isinstance(entry, FloodEntry) and result.answered is not None:
+            status, reason = result.answered
+            explain.peer_settled(tx, entry.message_id, self.node_id, entry.ttl, reason or explain.TAKEN, status, now_ms)
 
     def _settle(self, tx: Tx, entry: Entry, result: Result, *, stood_aside: bool) -> None:
         # A request that ended meanwhile has its answer already.
@@ -316,7 +322,7 @@ class Worker:
                 answer = await self._post_copy(node, entry)
             else:
                 log.debug("not_sent", peer=self.node_id, message_id=entry.message_id.hex(), reason=decision.value)
-                return Result(Outcome.DONE)
+                return Result(Outcome.DONE, (0, decision.value))
         except DialError as error:
             log.info("send_failed", peer=self.node_id, **_named(entry), error=str(error))
             return Result(Outcome.STOP, event=Event(Signal.REQUEST_FAILED))
@@ -357,7 +363,7 @@ class Worker:
         facts = {"peer": self.node_id, **_named(entry), "status": answer.status}
         if outcome is not Outcome.DONE:
             log.warning("send_deferred", **facts, reason=reason)
-            return Result(outcome, event=event)
+            return Result(outcome, (answer.status, reason), event)
         if answer.status >= 300:
             log.warning("send_refused", **facts, reason=reason)
         else:
