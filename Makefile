@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-browser lint typecheck contracts unit sim-health bench bench-short lock generate install clean
+.PHONY: help setup run test test-browser lint typecheck contracts unit sim-health bench bench-short sim sim-short lock generate install clean
 
 help: ## what can be made here
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,13 @@ bench: setup ## measure the node beside its bare parts, into docs/performance.md
 
 bench-short: setup ## the same, roughly, in twenty seconds
 	$(BIN)/python -m bench --seconds 1
+
+SEEDS ?= 2000
+sim: setup ## the engine in simulated federations: SEEDS seeds of each kind, failing ones are kept (long)
+	$(BIN)/python -m loopd.sim seeds --count $(SEEDS) --keep tests/sim/seeds.txt
+
+sim-short: setup ## the same with 60 seeds of each kind, in less than a minute
+	$(BIN)/python -m loopd.sim seeds --count 60
 
 lock: ## resolve pyproject's lower bounds anew into requirements.lock (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
