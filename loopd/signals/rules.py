@@ -25,6 +25,15 @@ class SignalReading:
 
 
 @dataclass(frozen=True, slots=True)
+class Approval:
+    """The vote that set a configuration: the share of the eligible that voted, and of those who decided for it."""
+
+    vote_id: str
+    turnout: Decimal
+    approval: Decimal
+
+
+@dataclass(frozen=True, slots=True)
 class SignalConfiguration:
     """What a node's community decided, in basis points (4000 is 40 %), for `valid_from_ms` ≤ t < `valid_until_ms`."""
 
@@ -32,6 +41,7 @@ class SignalConfiguration:
     signals: Mapping[str, int]
     valid_from_ms: int
     valid_until_ms: int
+    approved_by: Approval | None = None
 
     def reading(self, category: str, now_ms: int) -> SignalReading:
         """The signal of a category: its own, without one `default`, without that 0."""
@@ -74,7 +84,7 @@ def own_configuration(node_id: str, values: Mapping[str, Decimal], now_ms: int) 
 
 def configuration_json(configuration: SignalConfiguration, context_url: str) -> dict[str, Any]:
     """The LoopSignalConfig as it is published."""
-    return {
+    document: dict[str, Any] = {
         "@context": context_url,
         "@type": TYPE,
         "schema_version": "0.2.0",
@@ -83,6 +93,13 @@ def configuration_json(configuration: SignalConfiguration, context_url: str) -> 
         "valid_from": format_timestamp(configuration.valid_from_ms),
         "valid_until": format_timestamp(configuration.valid_until_ms),
     }
+    if (approved_by := configuration.approved_by) is not None:
+        document["approved_by"] = {
+            "vote_id": approved_by.vote_id,
+            "turnout": approved_by.turnout,
+            "approval": approved_by.approval,
+        }
+    return document
 
 
 def read_configuration(value: Mapping[str, Any]) -> SignalConfiguration:
@@ -98,14 +115,14 @@ def read_configuration(value: Mapping[str, Any]) -> SignalConfiguration:
         except ValueError as error:
             raise _invalid("bad_signal", f"/signals/{category}", str(error)) from None
     valid_from_ms = _moment(value, "valid_from")
-    valid_until_ms = _end_ms(_moment(value, "valid_until"))
+    valid_until_ms = end_of(_moment(value, "valid_until"))
     if valid_until_ms <= valid_from_ms:
         raise _invalid("bad_time", "/valid_until", "a configuration ends after it begins")
     return SignalConfiguration(value["node"], signals, valid_from_ms, valid_until_ms)
 
 
-def _end_ms(stated_ms: int) -> int:
-    # §6.1 ends a month at 23:59:59 and means the whole of that second.
+def end_of(stated_ms: int) -> int:
+    """The first moment after an end as it is stated: §6.1 writes 23:59:59 and means the whole of that second."""
     second = stated_ms // _SECOND_MS
     return (second + 1) * _SECOND_MS if second % 60 == 59 else stated_ms
 
