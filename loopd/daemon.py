@@ -20,6 +20,7 @@ from loopd.api.federate_announce import FederateAnnounceRoutes
 from loopd.api.federate_mirror import FederateMirrorRoutes
 from loopd.api.federate_offer import FederateOfferRoutes
 from loopd.api.federation import FederationRoutes
+from loopd.api.federation_link import FederationLinkRoutes
 from loopd.api.health import HealthRoutes
 from loopd.api.idempotency import IdempotentWriter
 from loopd.api.material import MaterialRoutes
@@ -138,6 +139,10 @@ class Node:
             )
         )
 
+    async def part(self) -> None:
+        """End the links to other nodes, whose connections would otherwise stay open."""
+        await self._federation.links.stop()
+
     async def stop(self) -> None:
         """End the work in the background, once nobody calls any more and before the database closes."""
         await self._federation.stop()
@@ -175,6 +180,7 @@ class Node:
             MaterialStatusRoutes(self._registry, write),
             SignalRoutes(self._signals),
             FederationRoutes(self._identity, self._federation, database, clock),
+            FederationLinkRoutes(self._federation.links),
             FederateAnnounceRoutes(self._federation.flooding),
             FederateOfferRoutes(self._exchange, self._take_bid),
             FederateMirrorRoutes(self._exchange, once),
@@ -274,6 +280,7 @@ async def serve(directory: NodeDirectory, settings: Settings) -> None:
         await stop.wait()
         log.info("stopping", node=identity.node_id)
         manager.stopping()
+        await node.part()
         await asyncio.gather(*(app.close(settings.daemon.shutdown_timeout_s) for app in (public, admin)))
     log.info("stopped", node=identity.node_id)
 

@@ -7,7 +7,7 @@ from loopd.protocol.geo import Location
 from loopd.protocol.vocabulary import Feature
 
 # What the handshake says this node can do; NodeInfo's closed list has its own words.
-FEATURES: tuple[str, ...] = (Feature.INTEROP, Feature.FLOOD, Feature.PRODUCTS, Feature.MIRROR)
+FEATURES: tuple[str, ...] = (Feature.INTEROP, Feature.FLOOD, Feature.LINK, Feature.PRODUCTS, Feature.MIRROR)
 NODE_INFO_CAPABILITIES: tuple[str, ...] = ("material-registry", "loopcoin", "loopsignal", "websocket")
 
 

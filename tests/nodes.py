@@ -435,6 +435,18 @@ def chain(nodes: Sequence[RunningNode]) -> None:
         befriend(left, right)
 
 
+def linked(*nodes: RunningNode) -> None:
+    """Wait until each node has a link to the next."""
+    for left, right in pairwise(nodes):
+        for node, other in ((left, right), (right, left)):
+            eventually(lambda node=node, other=other: _has_link(node, other), f"{node} has a link to {other}")
+
+
+def _has_link(node: RunningNode, other: RunningNode) -> bool:
+    entry = node.peer(other.node_id)
+    return entry is not None and bool(entry["linked"])
+
+
 def settled(*nodes: RunningNode) -> None:
     """Wait until none of the nodes has anything left to send.
 

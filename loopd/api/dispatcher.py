@@ -23,6 +23,7 @@ from loopd.api.settings import ApiSettings
 from loopd.protocol.errors import Invalid, NotFound, Refusal, Unavailable
 
 _NO_ROUTE: Final = "(none)"
+_SWITCHING_PROTOCOLS: Final = 101
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -75,6 +76,7 @@ class Dispatcher:
         request_id = begin_request(http.headers.get("X-Request-Id"))
         route: Route | None = None
         self.running += 1
+        awaited = True
         try:
             client = self._client(http)
             try:
@@ -85,6 +87,9 @@ class Dispatcher:
                 self._count(RateClass.USER, client)
                 raise
             self._count(route.rate, client)
+            if route.lasting:
+                awaited = False
+                self._left()
             request = Request(
                 id=request_id,
                 method=http.method,
@@ -107,10 +112,15 @@ class Dispatcher:
             self._log.exception("a request failed", route=route.key if route else _NO_ROUTE)
             answer = bug_answer()
         finally:
-            self.running -= 1
-            if self._idle is not None and not self.running:
-                self._idle.set()
+            if awaited:
+                self._left()
         return self._finish(answer, http, request_id, route, perf_counter() - started_s)
+
+    def _left(self) -> None:
+        """One request less that the end of serving waits for."""
+        self.running -= 1
+        if self._idle is not None and not self.running:
+            self._idle.set()
 
     async def _run(self, route: Route, request: Request) -> Answer | web.StreamResponse:
         http = request.http
@@ -131,6 +141,8 @@ class Dispatcher:
             self._bodies.give_back(len(body))
 
     async def _call(self, route: Route, request: Request) -> Answer | web.StreamResponse:
+        if route.lasting:
+            return await route.handler(request)
         # Counted from here, so that bodies which trickle in take no place from requests that are there.
         if self._in_work >= self._settings.max_concurrent_requests and route.rate is not RateClass.NONE:
             raise Unavailable("overloaded", "Too many requests at once.", retry_after_s=1)
@@ -175,7 +187,8 @@ class Dispatcher:
         seconds: float,
     ) -> web.StreamResponse:
         name = route.key if route is not None else _NO_ROUTE
-        self._metrics.observe(name, answer.status, seconds)
+        # How long a connection was kept is no time that anybody waited for an answer.
+        self._metrics.observe(name, answer.status, 0.0 if answer.status == _SWITCHING_PROTOCOLS else seconds)
         log = self._log.debug if http.method in _READING else self._log.info
         log("request", route=name, status=answer.status, duration_ms=round(seconds * 1000, 2))
         if not isinstance(answer, Answer):

@@ -103,7 +103,8 @@ class Route:
     `access` is open, a node's signature, or the scope that a token needs. `successes` maps the status to what it
     carries. `refusals` maps a status to the reasons that this route adds to those that every route of its kind has
     (see `refusals_of`). `admin` routes are served on the operator's listener alone. `repeatable` is False where a
-    stored answer must not exist, because it holds a secret.
+    stored answer must not exist, because it holds a secret. A `lasting` route keeps its connection for hours: it takes
+    no place among the requests in work, and nobody waits for its end.
     """
 
     method: str
@@ -123,6 +124,7 @@ class Route:
     example: str = ""
     admin: bool = False
     repeatable: bool = True
+    lasting: bool = False
 
     def __post_init__(self) -> None:
         if not self.path.startswith("/") or self.method != self.method.upper():

@@ -204,9 +204,7 @@ class Flooding:
         self._carry_out(tx, received, decision, now_ms)
         return decision.reason.value
 
-    def refused(
-        self, sender: str, refusal: Refusal, copy: Copy | None = None, *, accountable: bool = True
-    ) -> None:
+    def refused(self, sender: str, refusal: Refusal, copy: Copy | None = None, *, accountable: bool = True) -> None:
         """Count a copy that was refused, and hold it against its sender if it is an offence and certainly that one's.
 
         `copy` is None where it could not be read.
@@ -392,7 +390,7 @@ class Flooding:
         )
         explain.copy_came(tx, copy.message_id, copy.sender, copy.ttl, KEY_CONFLICT, now_ms)
         tx.after_commit(lambda: self._decided(KEY_CONFLICT))
-        log.warning(KEY_CONFLICT, origin=copy.origin, peer=copy.sender, message_id=copy.message_id.hex())
+        log.warning("key_conflict", origin=copy.origin, peer=copy.sender, message_id=copy.message_id.hex())
 
     def release(self, tx: Tx, origin: str, key: PublicKey) -> int:
         """Take what was held for an origin whose key is settled now; how many of its messages were taken."""

@@ -33,6 +33,7 @@ from loopd.protocol.json_text import dump_json
 from loopd.protocol.limits import REQUEST_CLOCK_TOLERANCE_MS
 from loopd.protocol.nodes import PeerAuth, Standing
 from loopd.protocol.timestamps import format_timestamp, parse_timestamp
+from loopd.protocol.vocabulary import Feature
 
 log = structlog.get_logger(__name__)
 
@@ -113,6 +114,8 @@ class Handshakes:
     ) -> None:
         self._identity = identity
         self._settings = settings
+        without = set() if settings.links == "auto" else {Feature.LINK}
+        self._features = [feature for feature in FEATURES if feature not in without]
         self._requests = requests
         self._gate = gate
         self._audit = audit
@@ -318,7 +321,7 @@ class Handshakes:
                 "node_id": identity.node_id,
                 "name": identity.name,
                 "endpoint": identity.endpoint,
-                "capabilities": list(FEATURES),
+                "capabilities": self._features,
                 "public_key": identity.key.public.to_pem(),
                 "timestamp": format_timestamp(now_ms),
             }
@@ -344,7 +347,7 @@ class Handshakes:
             "schema_version": "0.2.0",
             "status": answer.status,
             "peer_id": self._identity.node_id,
-            "capabilities": list(FEATURES),
+            "capabilities": self._features,
             "received_at": format_timestamp(self._clock.now_ms()),
             "lab_only": True,
             "message": answer.message,

@@ -80,6 +80,13 @@ WHERE m.message_id IS NOT NULL
 ORDER BY o.entry LIMIT :limit
 """
 )
+# What follows a place in the log, for a link. `repeated`: an earlier entry is of the same message.
+FLOODS_AFTER = f"""
+SELECT waiting.*, EXISTS (SELECT 1 FROM outbox earlier WHERE earlier.message_id = waiting.message_id
+                          AND earlier.entry < waiting.entry) AS repeated
+FROM ({_SELECT} WHERE m.message_id IS NOT NULL AND o.entry > :after ORDER BY o.entry LIMIT :limit) waiting
+ORDER BY waiting.entry
+"""
 REQUESTS_AFTER_CURSOR = (
     _SELECT
     + """

@@ -20,12 +20,13 @@ from loopd.federation.authentication import NodeAuthenticator
 from loopd.federation.flooding import Flooding
 from loopd.federation.handshake import Answer, HandshakeFailed, Handshakes, Verdict
 from loopd.federation.introductions import Introductions
+from loopd.federation.links import Links
 from loopd.federation.misbehaviour import Misbehaviour
 from loopd.federation.nodes import AddedBy, Admission
 from loopd.federation.outbox import Outbox
 from loopd.federation.requests import Destination, NodeRequests
 from loopd.federation.settings import FederationSettings
-from loopd.federation.worker import RequestAnswered, Surroundings, Worker
+from loopd.federation.worker import RequestAnswered, Surroundings, Worker, flood_route
 from loopd.gossip.health import PeerHealth, Timing
 from loopd.identity import Identity
 from loopd.net.http_client import CallbackGate, PeerClient
@@ -117,8 +118,10 @@ class Federation:
             audit,
             clock,
             self._decided,
+            lambda message_id: self.links.came_by_request(message_id),
             misbehaviour=self.misbehaviour,
         )
+        self.links = Links(identity, settings, database, client, self.flooding, clock, flood_route, self._link_changed)
         self.authenticator = NodeAuthenticator(
             identity.node_id,
             database.points,
@@ -141,9 +144,11 @@ class Federation:
         for row in rows:
             self._ensure_worker(row["node_id"])
         self._housekeeper = asyncio.create_task(self._keep_house(), name="federation-housekeeping")
+        self.links.start()
 
     async def stop(self) -> None:
         """End every worker. What was in flight is sent again after the next start."""
+        await self.links.stop()
         tasks = [task for _, task in self._workers.values()]
         if self._housekeeper is not None:
             tasks.append(self._housekeeper)
@@ -166,8 +171,9 @@ class Federation:
                 self._clock,
                 Timing(probe_interval_ms=int(self._settings.probe_interval_s * 1000)),
                 modules.request_answered,
-                lambda node: modules.peer_contacted(node, self.requests),
+                self._contacted,
                 self._shake_owed,
+                self.links.carries,
             )
             worker = Worker(node_id, around, self._random)
             task = asyncio.create_task(worker.run(), name=f"worker-{node_id}")
@@ -186,6 +192,7 @@ class Federation:
 
     def _queued(self, target: str | None) -> None:
         if target is None:
+            self.links.queued()
             for worker, _ in self._workers.values():
                 worker.flood_queued()
         else:
@@ -198,11 +205,25 @@ class Federation:
         self.introductions.forget(node_id)
         self.misbehaviour.forget(node_id)
         self._asked_at_s.pop(node_id, None)
+        self.links.end(node_id, "removed")
         entry = self._workers.pop(node_id, None)
         if entry is not None:
             entry[1].cancel()
 
+    async def _contacted(self, node: KnownNode) -> None:
+        """A probe of a peer succeeded: there may be a link to it, and the modules may want something of it."""
+        self.links.reachable(node)
+        if self._modules is not None:
+            await self._modules.peer_contacted(node, self.requests)
+
+    def _link_changed(self, node_id: str) -> None:
+        entry = self._workers.get(node_id)
+        if entry is not None:
+            entry[0].wake()
+
     def _admitted(self, node_id: str) -> None:
+        # Who shakes hands anew may have lost what it had: everything is offered once more, from the start.
+        self.links.end(node_id, "new_handshake")
         self._queued(node_id)
 
     def _decided(self, reason: str) -> None:
@@ -397,10 +418,15 @@ class Federation:
                 return False
             nodes.set_standing(tx, node_id, following, self._clock.now_ms())
             self._audit.append(tx, AuditKind.OPERATOR, node_id, {"event": event})
-            tx.after_commit(lambda: self._queued(node_id))
+            tx.after_commit(lambda: self._moved(node_id, following))
             return True
 
         return await self._database.write(move)
+
+    def _moved(self, node_id: str, standing: Standing) -> None:
+        if standing is Standing.SUSPENDED:
+            self.links.end(node_id, "suspended")
+        self._queued(node_id)
 
     async def remove_peer(self, node_id: str) -> bool:
         """Forget a node, its key and what waits for it. False where it is not known."""
@@ -447,6 +473,7 @@ class Federation:
             "last_success": _moment(None if health is None else health.last_success_ms),
             "last_failure": _moment(None if health is None else health.last_failure_ms),
             "next_attempt": _moment(None if health is None else health.next_attempt_at_ms),
+            "linked": self.links.carries(node.node_id),
             "queue": waiting,
             "conduct": reputation.conduct.value,
             "score": round(reputation.points, 1),
@@ -478,6 +505,7 @@ def _listed_claim(claim: nodes.HandshakeClaim) -> dict[str, Any]:
         "last_success": None,
         "last_failure": None,
         "next_attempt": None,
+        "linked": False,
         "queue": 0,
         "conduct": None,
         "score": None,

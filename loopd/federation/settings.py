@@ -74,6 +74,11 @@ class FederationSettings(RoomSettings):
         description="Private networks in which other cities' nodes may be called, for cities that share one. "
         "Loopback, private and link-local addresses are never called otherwise.",
     )
+    links: Literal["auto", "off"] = Field(
+        default="off",
+        description="Whether one lasting connection is kept with each peer that can: what one lacks comes without its "
+        "waiting, and most announcements as an id alone. Without one, every copy is a request of its own.",
+    )
     probe_interval_s: float = Field(
         default=10.0,
         gt=0.05,

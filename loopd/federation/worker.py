@@ -94,6 +94,8 @@ class Surroundings:
     contacted: Callable[[KnownNode], Awaitable[None]]
     # A handshake that is still owed: made before anything else.
     shake_hands: Callable[[KnownNode], Awaitable[bool]]
+    # Whether the log goes to a node over a link now.
+    linked: Callable[[str], bool] = lambda node_id: False
 
 
 class Worker:
@@ -247,7 +249,8 @@ class Worker:
         requests = await self._batch(outbox.REQUESTS_AFTER_CURSOR, query)
         if requests and not await self._work_off(node, requests, outbox.advance_requests):
             return False
-        floods = await self._batch(outbox.FLOODS_AFTER_CURSOR, query) if is_peer else []
+        over_http = is_peer and not self._around.linked(self.node_id)
+        floods = await self._batch(outbox.FLOODS_AFTER_CURSOR, query) if over_http else []
         if floods and not await self._work_off(node, floods, outbox.advance_floods):
             return False
         aside = await self._batch(
@@ -318,7 +321,7 @@ class Worker:
             if isinstance(entry, RequestEntry):
                 destination = Destination(node.endpoint, node.node_id, node.named_by_operator)
                 answer = await self._around.requests.post(destination, entry.path.removeprefix(API_ROOT), entry.body)
-            elif (decision := _flood_route(entry, node)) is Route.SEND:
+            elif (decision := flood_route(entry, node)) is Route.SEND:
                 answer = await self._post_copy(node, entry)
             else:
                 log.debug("not_sent", peer=self.node_id, message_id=entry.message_id.hex(), reason=decision.value)
@@ -394,7 +397,7 @@ def _named(entry: Entry) -> dict[str, str]:
     return {"path": entry.path, "reference": entry.reference}
 
 
-def _flood_route(entry: FloodEntry, node: KnownNode) -> Route:
+def flood_route(entry: FloodEntry, node: KnownNode) -> Route:
     """Whether this copy goes to the node; OUTDATED where a better copy or a newer state follows in the log."""
     if entry.outdated:
         return Route.OUTDATED

@@ -130,12 +130,17 @@ class DialGuard:
         return socket.socket(family, kind, protocol)
 
     def connector(
-        self, tls: ssl.SSLContext, *, trusted: bool, resolver: AbstractResolver | None = None
+        self,
+        tls: ssl.SSLContext,
+        *,
+        trusted: bool,
+        resolver: AbstractResolver | None = None,
+        limit: int = DIAL_CONNECTIONS_MAX,
     ) -> TCPConnector:
         """A pool of connections of its own, so that an untrusted call never finds a trusted call's connection open.
 
         Call it on the running event loop. `resolver` is the system's where it is not given; the connector's owner
-        closes it.
+        closes it. A further connection than `limit` waits.
         """
         lookup = resolver or SystemResolver()
         return TCPConnector(
@@ -143,7 +148,7 @@ class DialGuard:
             resolver=lookup if trusted else GuardedResolver(lookup, self),
             socket_factory=None if trusted else self.open_socket,
             use_dns_cache=False,
-            limit=DIAL_CONNECTIONS_MAX,
+            limit=limit,
             limit_per_host=DIAL_CONNECTIONS_PER_HOST_MAX,
             keepalive_timeout=DIAL_IDLE_CONNECTION_S,
         )

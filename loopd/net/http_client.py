@@ -19,10 +19,13 @@ from aiohttp import (
     ClientResponse,
     ClientSession,
     ClientTimeout,
+    ClientWebSocketResponse,
+    ClientWSTimeout,
     DummyCookieJar,
     InvalidURL,
     ServerDisconnectedError,
     TCPConnector,
+    TraceConfig,
 )
 from aiohttp.abc import AbstractResolver
 from yarl import URL
@@ -35,6 +38,8 @@ from loopd.protocol.limits import (
     CALLBACKS_AT_ONCE_MAX,
     CALLBACKS_PER_HOST_PER_MINUTE,
     DIAL_CONNECT_TIMEOUT_S,
+    LINK_CLOSE_TIMEOUT_S,
+    LINKS_DIALLED_MAX,
 )
 
 _USER_AGENT = "loopd"
@@ -75,8 +80,8 @@ class PeerAnswer:
 class PeerClient:
     """Calls other nodes. Follows no redirect, keeps no cookie, uses no proxy and unpacks no compressed answer.
 
-    It has two pools of connections, one for endpoints that the operator named and one for all others. Make it on the
-    running event loop, and close it there.
+    It has two pools of connections, one for endpoints that the operator named and one for all others, and two more for
+    the connections that last. Make it on the running event loop, and close it there.
     """
 
     def __init__(
@@ -95,6 +100,11 @@ class PeerClient:
         self._clock = clock
         self._trusted = _session(guard.connector(tls, trusted=True, resolver=resolver))
         self._untrusted = _session(guard.connector(tls, trusted=False, resolver=resolver))
+        # Apart from the others, so that a connection that is kept takes no place of one that is soon free again.
+        self._lasting = {
+            trusted: _session(guard.connector(tls, trusted=trusted, resolver=resolver, limit=LINKS_DIALLED_MAX))
+            for trusted in (True, False)
+        }
 
     async def request(
         self,
@@ -132,14 +142,43 @@ class PeerClient:
         elapsed_ms = round((self._clock.monotonic_s() - started_s) * 1000)
         return PeerAnswer(response.status, response.headers, received, elapsed_ms)
 
+    async def open_websocket(
+        self, url: str, *, trusted: bool, timeout_s: float, message_max_bytes: int, heartbeat_s: float
+    ) -> ClientWebSocketResponse:
+        """Open a WebSocket (RFC 6455) at an https URL. Raises DialError and nothing else for what others do.
+
+        `timeout_s` bounds the opening alone. A longer message than `message_max_bytes` ends the connection, and so
+        does half of `heartbeat_s` without an answer, after as long without a word. Whoever called closes it.
+        """
+        target = _callable_url(url)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._lasting[trusted].ws_connect(
+                    target,
+                    max_msg_size=message_max_bytes,
+                    heartbeat=heartbeat_s,
+                    timeout=ClientWSTimeout(ws_close=LINK_CLOSE_TIMEOUT_S),
+                    headers={"User-Agent": _USER_AGENT},
+                )
+        except (TimeoutError, ClientError, OSError) as error:
+            raise _dial_error(error, target) from error
+
     async def close(self) -> None:
         """Close every connection. Requests under way fail."""
-        await self._trusted.close()
-        await self._untrusted.close()
+        for session in (self._trusted, self._untrusted, *self._lasting.values()):
+            await session.close()
+
+
+async def _refuse_redirect(*_: object) -> None:
+    raise ClientError("redirected")
 
 
 def _session(connector: TCPConnector) -> ClientSession:
+    trace = TraceConfig()
+    # A request says itself that it follows none; a WebSocket's opening has no word for it.
+    trace.on_request_redirect.append(_refuse_redirect)
     return ClientSession(
+        trace_configs=[trace],
         connector=connector,
         cookie_jar=DummyCookieJar(),
         trust_env=False,

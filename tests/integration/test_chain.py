@@ -4,19 +4,22 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from tests.nodes import RunningNode, befriend, chain, eventually, init_nodes, material, running, settled
+from tests.nodes import RunningNode, befriend, chain, eventually, init_nodes, linked, material, running, settled
 
 # E's announcements end between D (74 km) and C (149 km).
 NARROW_KM = "100"
 
 
-@pytest.fixture(scope="module")
-def five(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RunningNode]]:
-    """A–B–C–D–E, each a peer of its neighbours alone."""
-    nodes = init_nodes(tmp_path_factory.mktemp("chain"), "a", "b", "c", "d", "e")
+@pytest.fixture(scope="module", params=["off", "auto"], ids=["requests", "links"])
+def five(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RunningNode]]:
+    """A–B–C–D–E, each a peer of its neighbours alone; once with a request for each copy, once over links."""
+    environment = {"LOOPD_FEDERATION__LINKS": request.param}
+    nodes = init_nodes(tmp_path_factory.mktemp("chain"), "a", "b", "c", "d", "e", **environment)
     nodes[4].environment["LOOPD_FEDERATION__RADIUS_KM"] = NARROW_KM
     with running(*nodes):
         chain(nodes)
+        if request.param == "auto":
+            linked(*nodes)
         yield nodes
 
 
