@@ -41,7 +41,7 @@ def hops(world: "World", message: Message) -> dict[int, int]:
         following = []
         for node in ring:
             for peer in world.peers_of[node]:
-                if peer not in distance and scope[peer] and peer not in world.malicious:
+                if peer not in distance and scope[peer] and peer not in world.malicious and peer not in world.gone:
                     distance[peer] = step
                     following.append(peer)
         ring = following
@@ -183,6 +183,19 @@ def _newest(world: "World") -> Iterator[str]:
                 yield f"not the newest: {subject} of {origin} at node {node}"
 
 
+def _misjudged(world: "World") -> Iterator[str]:
+    """Health converges: who is there is not given up, and who is gone is."""
+    for number, node in world.living.items():
+        if node.watch is None:
+            continue
+        for peer in world.peers_of[number]:
+            belief = node.watch.belief(world.names[peer])
+            if peer in world.gone and belief != "failed":
+                yield f"misjudged: node {peer} is gone, and {belief} to node {number}"
+            if peer in world.living and belief == "failed":
+                yield f"misjudged: node {peer} is there, and {belief} to node {number}"
+
+
 def _unbounded(world: "World") -> Iterator[str]:
     if not world.scenario.plain_flooding and world.facts.most_offers > LINK_OFFERS_MAX:
         yield f"unbounded: {world.facts.most_offers} offers over one link at once"
@@ -197,6 +210,7 @@ _CHECKS: Final[tuple[Callable[["World"], Iterator[str]], ...]] = (
     _late,
     _not_genuine,
     _newest,
+    _misjudged,
     _unbounded,
 )
 

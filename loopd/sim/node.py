@@ -24,6 +24,7 @@ from loopd.sim.network import Connection
 from loopd.sim.repair import Repair
 from loopd.sim.requests import Requests
 from loopd.sim.timeline import US_PER_MS, US_PER_S
+from loopd.sim.watch import Watch
 
 if TYPE_CHECKING:
     from loopd.sim.world import World
@@ -64,6 +65,7 @@ class Node:
         self.requests = Requests(self)
         self.peers: dict[str, KnownNode] = {world.names[peer]: world.known[peer] for peer in world.peers_of[number]}
         self._skew_ms = world.skews_ms[number]
+        self.watch = Watch(self) if world.scenario.health else None
         self._wakes_at_us: int | None = None
         self._dial_failures: dict[int, int] = {}
 
@@ -87,6 +89,8 @@ class Node:
 
     def start(self) -> None:
         """Begin: dial, and send what waits."""
+        if self.watch is not None:
+            self.watch.start()
         for peer in self.world.peers_of[self.number]:
             if (self.number, peer) in self.world.by_request:
                 self.requests.pump(self.world.names[peer])
@@ -130,6 +134,8 @@ class Node:
         self._offer_aside(name)
         self.pump(name)
         self.repair.link_up(name, starts=self.number < peer)
+        if self.watch is not None:
+            self.watch.link_up(name)
         self._wake()
 
     def link_lost(self, peer: int, connection: Connection, redial: bool = True) -> None:
@@ -141,6 +147,8 @@ class Node:
         del self.links[name]
         self.world.note("lost", self.number, peer)
         self.repair.link_down(name)
+        if self.watch is not None:
+            self.watch.link_down(name)
         self.send_all(self.spread.link_down(name, self.now_ms))
         self._wake()
         if redial and self.number < peer:
@@ -219,7 +227,8 @@ class Node:
             case Reconcile() | ReconcileTtls():
                 self.repair.receive(peer, frame)
             case _:
-                pass
+                if self.watch is not None:
+                    self.watch.receive(peer, frame)
 
     def held(self, message_id: bytes) -> HopState | None:
         """The best copy that is on the disk. This node's own counts as better than any."""

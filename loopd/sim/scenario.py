@@ -21,6 +21,7 @@ class Kind(StrEnum):
     FAULTS = "faults"  # loss, cuts, crashes, lost disks, everything that heals
     MALICE = "malice"  # some nodes attack
     KILLS = "kills"  # nodes killed while messages are under way
+    HEALTH = "health"  # faults that heal, and nodes that never come back
 
 
 class Attack(StrEnum):
@@ -77,6 +78,10 @@ class Scenario:
     wiped: int = 0
     flaps: int = 0
     one_way: int = 0
+    # Nodes that are killed and never come back.
+    gone: int = 0
+    # Nodes watch their peers.
+    health: bool = False
     skew_max_ms: int = 0
     attacks: tuple[Attack, ...] = ()
     # A node refuses a copy for want of room with this probability, and is asked again.
@@ -112,6 +117,9 @@ def draw(kind: Kind, seed: int) -> Scenario:
             return replace(_faults(random, seed), cuts=(), crashes=0, wiped=0, one_way=0, flaps=random.randint(1, 20))
         case Kind.FAULTS:
             return _faults(random, seed)
+        case Kind.HEALTH:
+            faults = replace(_faults(random, seed), health=True, messages=1, nodes=random.randint(4, 25), wiped=0)
+            return replace(faults, gone=random.choice((0, 1, 2)), loss=random.choice((0.0, 0.05)))
         case Kind.KILLS:
             return _kills(random, seed)
         case Kind.MALICE:

@@ -65,6 +65,7 @@ class World:
         self.malicious: dict[int, Attack] = dict(
             zip(self._random.sample(others, min(len(others), len(scenario.attacks))), scenario.attacks, strict=False)
         )
+        self.gone: dict[int, None] = {}
         self.tables = [Tables() for _ in range(count)]
         self.living: dict[int, Node] = {}
         self.messages: dict[bytes, Message] = {}
@@ -194,6 +195,11 @@ class World:
         for times, plan in moments:
             for _ in range(times):
                 plan(round(random.uniform(0, scenario.faults_end_s) * US_PER_S))
+        lasting = [n for n in range(scenario.nodes) if n not in self.origins and n not in self.malicious]
+        for number in random.sample(lasting, min(scenario.gone, len(lasting))):
+            self.gone[number] = None
+            at_us = round(random.uniform(0, scenario.faults_end_s) * US_PER_S)
+            self.timeline.at(at_us, partial(self._crash, number, random.random() < 0.5, False))
         for kill in scenario.kills:
             self.timeline.at(round(kill.at_s * US_PER_S), partial(self._crash, kill.node, False, kill.wiped))
             self.timeline.at(round(kill.back_s * US_PER_S), partial(self._restart, kill.node))
@@ -272,7 +278,7 @@ class World:
             self.facts.disk_lost(number)
 
     def _restart(self, number: int) -> None:
-        if number not in self.living:
+        if number not in self.living and number not in self.gone:
             self._begin_life(number)
 
     def _begin_life(self, number: int) -> None:

@@ -15,6 +15,7 @@ from loopd.sim.node import Node
 from loopd.sim.repair import Repair
 from loopd.sim.scenario import Attack, Cut, Kill, Kind, Scenario, draw
 from loopd.sim.seeds import play_through
+from loopd.sim.watch import Watch
 
 
 def findings_of(scenarios: Iterator[Scenario]) -> str:
@@ -124,3 +125,13 @@ def test_a_forged_ttl_that_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flood, "reaches_anchor", lambda value, ttl, anchor: True)
     attacked = Scenario(1, nodes=30, shape="chain", attacks=(Attack.FORGED_TTL,) * 6, messages=4)
     assert "high TTL" in findings_of(replace(attacked, seed=seed) for seed in range(10))
+
+
+def test_a_watch_that_hears_nothing_and_one_that_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = Scenario(1, nodes=10, health=True, gone=1, faults_end_s=5)
+    assert findings_of(iter([scenario])) == ""
+    with monkeypatch.context() as patched:
+        patched.setattr(Watch, "receive", lambda self, peer, frame: None)
+        assert "is there, and failed" in findings_of(iter([scenario]))
+    monkeypatch.setattr(Watch, "_set_timer", lambda self: None)
+    assert "is gone, and reachable" in findings_of(iter([scenario]))
