@@ -11,7 +11,7 @@ from loopd.crypto.keys import PublicKey
 from loopd.database.database import Database
 from loopd.federation import heard, nodes
 from loopd.federation.service import Federation
-from loopd.gossip.health import REGISTRY_STATUS
+from loopd.gossip.health import PeerHealth
 from loopd.identity import Identity
 from loopd.protocol.limits import HANDSHAKE_MAX_BYTES
 from loopd.protocol.nodes import KnownNode, Standing
@@ -30,13 +30,14 @@ _CURSOR = QueryParameter(
     reason="bad_cursor",
 )
 
-# Peers, and the origins whose messages this node holds and so may relay, whether or not they are to become peers. An
-# introduced node's place is what it said of itself, else what its newest announcement says.
+# Peers, and the origins whose messages this node holds and so may relay, whether or not they are to become peers. A
+# node's place is what it said of itself, else what its newest announcement says. Where neither is known it is listed at
+# this node's own place: who relays an origin lists its key, and the registry has no form for a node without a place.
 _LISTED = """
 SELECT n.*, m.origin_lat, m.origin_lon FROM node n
 LEFT JOIN message m ON m.message_number = (SELECT max(message_number) FROM message WHERE origin = n.node_id)
 WHERE n.standing IN ('peer', 'suspended') OR (n.standing IN ('introduced', 'pending') AND m.message_number IS NOT NULL)
-ORDER BY n.node_id LIMIT :limit
+ORDER BY n.standing = 'introduced', n.node_id LIMIT :limit
 """
 
 
@@ -103,37 +104,33 @@ class FederationRoutes:
     async def _nodes(self, request: Request) -> Answer:
         now_ms = self._clock.now_ms()
         rows = await self._database.all(_LISTED, {"limit": nodes.INTRODUCED_NODES_MAX})
-        listed = (self._listed(nodes.known_node(row), row["origin_lat"], row["origin_lon"]) for row in rows)
         return entity_answer(
             {
                 "@context": self._identity.context_url,
                 "@type": "NodeRegistry",
                 "schema_version": "0.2.0",
                 "version": format_timestamp(now_ms)[:10],
-                "nodes": [entry for entry in listed if entry is not None],
+                "nodes": [self._listed(nodes.known_node(row), row["origin_lat"], row["origin_lon"]) for row in rows],
             }
         )
 
-    def _listed(self, node: KnownNode, lat: float | None, lon: float | None) -> dict[str, Any] | None:
+    def _listed(self, node: KnownNode, lat: float | None, lon: float | None) -> dict[str, Any]:
         if node.location is not None:
             lat, lon = node.location.lat, node.location.lon
         if lat is None or lon is None:
-            # The registry has no form for a node whose place is unknown; the first probe finds it.
-            return None
+            lat, lon = self._identity.location.lat, self._identity.location.lon
         health = self._federation.health_of(node.node_id)
         entry: dict[str, Any] = {
             "id": node.node_id,
             "endpoint": node.endpoint,
             "location": {"lat": lat, "lon": lon},
-            "status": "suspended" if node.standing is Standing.SUSPENDED else "active",
+            "status": _status(node, health),
             "capabilities": sorted(node.features),
         }
         if node.public_key is not None:
             entry["public_key"] = PublicKey(node.public_key).to_pem()
-        if health is not None:
-            entry["status"] = REGISTRY_STATUS[health.state]
-            if health.last_success_ms is not None:
-                entry["last_seen"] = format_timestamp(health.last_success_ms)
+        if health is not None and health.last_success_ms is not None:
+            entry["last_seen"] = format_timestamp(health.last_success_ms)
         return entry
 
     async def _handshake(self, request: Request) -> Answer:
@@ -149,6 +146,15 @@ class FederationRoutes:
             last = page[-1]["heard_number"]
             following = f"/api/v1/federation/announcements?limit={request.limit}&cursor={last}"
         return json_answer({"results": [heard.listed(row) for row in page], "next": following})
+
+
+def _status(node: KnownNode, health: PeerHealth | None) -> str:
+    """A new peer is believed to be there here, but nobody else has to believe it before it answered once."""
+    if node.standing is Standing.SUSPENDED:
+        return "suspended"
+    if node.standing is not Standing.PEER:
+        return "active"
+    return "inactive" if health is None or health.last_success_ms is None else health.registry_status
 
 
 _HEARD_SCHEMA: dict[str, Any] = {

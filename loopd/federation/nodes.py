@@ -20,6 +20,9 @@ from loopd.protocol.nodes import KnownNode, PeerAuth, Standing
 # introduction is refused.
 INTRODUCED_NODES_MAX = 10_000
 
+# Handshakes closer together than this do not have every valid announcement sent again.
+FLOODS_AGAIN_SPACING_MS = 60_000
+
 _COLUMNS = "node_id, standing, auth, endpoint, public_key, lat, lon, features, endpoint_by_operator"
 
 
@@ -155,6 +158,7 @@ def admit(tx: Tx, admission: Admission, now_ms: int) -> None:
         "handshake_at_ms": admission.handshake_at_ms,
         "now_ms": now_ms,
     }
+    anew = _begins_anew(tx, admission)
     tx.execute(
         "INSERT INTO node (node_id, standing, auth, added_by, name, endpoint, endpoint_by_operator, public_key,"
         " key_source, lat, lon, features, handshake_at_ms, added_at_ms, changed_at_ms)"
@@ -171,8 +175,20 @@ def admit(tx: Tx, admission: Admission, now_ms: int) -> None:
         " handshake_at_ms = max(node.handshake_at_ms, excluded.handshake_at_ms)",
         values,
     )
-    tx.execute("UPDATE outbox_cursor SET flood_entry = 0 WHERE node_id = ?", (admission.node_id,))
+    if anew:
+        tx.execute("UPDATE outbox_cursor SET flood_entry = 0 WHERE node_id = ?", (admission.node_id,))
     tx.execute("DELETE FROM handshake_claim WHERE node_id = ?", (admission.node_id,))
+
+
+def _begins_anew(tx: Tx, admission: Admission) -> bool:
+    """Whether the node is to get what is valid from the start: it is no peer yet, or shakes hands after a while.
+
+    A peer that comes with an empty database shakes hands again; one that does so all the time gets nothing by it.
+    """
+    row = tx.one("SELECT standing, handshake_at_ms FROM node WHERE node_id = ?", (admission.node_id,))
+    if row is None or row["standing"] != Standing.PEER.value or admission.handshake_at_ms == 0:
+        return True
+    return bool(admission.handshake_at_ms - row["handshake_at_ms"] >= FLOODS_AGAIN_SPACING_MS)
 
 
 def owe_handshake(tx: Tx, node_id: str, owed: bool) -> None:

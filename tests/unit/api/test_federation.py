@@ -101,9 +101,11 @@ async def test_the_registry_shows_how_nodes_stand_and_are(munich: City) -> None:
     assert (listed["berlin.loop"]["status"], listed["linz.loop"]["status"]) == ("inactive", "suspended")
 
 
-async def test_a_peer_whose_place_is_unknown_is_listed_when_an_announcement_tells_it(munich: City) -> None:
+async def test_a_peer_whose_place_is_unknown_is_listed_here_until_an_announcement_tells_it(munich: City) -> None:
     await munich.admit(BERLIN_IS, location=None)
-    assert await registry(munich) == {}
+    (entry,) = (await registry(munich)).values()
+    here = munich.identity.location
+    assert (float(entry["location"]["lat"]), float(entry["location"]["lon"])) == (here.lat, here.lon)
     await send_copy(munich, BERLIN_IS, message_of(BERLIN_IS), 3)
     (entry,) = (await registry(munich)).values()
     assert (float(entry["location"]["lat"]), float(entry["location"]["lon"])) == (BERLIN.lat, BERLIN.lon)
