@@ -1,12 +1,13 @@
 """Nodes that attack: peers in good standing as far as anybody knows, that say what no honest node would."""
 
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Final
 
 from loopd.crypto.hop_chain import HOP_VALUE_BYTES, next_hop_value
 from loopd.gossip.errors import ProtocolError
 from loopd.gossip.frames import Copy, Done, Frame, Have, Want, decode_batch, encode_batch
-from loopd.sim.network import Connection
+from loopd.sim.network import Batch, Connection
 from loopd.sim.scenario import Attack
 from loopd.sim.timeline import US_PER_S
 
@@ -53,7 +54,7 @@ class Malicious:
             if self._number < peer:
                 self._world.timeline.after(5 * US_PER_S, lambda: self._dial(peer))
 
-    def arrived(self, peer: int, connection: Connection, what: object) -> None:
+    def arrived(self, peer: int, connection: Connection, what: Batch) -> None:
         """Frames came."""
         if self._attack is Attack.SILENCE:
             return
@@ -61,7 +62,7 @@ class Malicious:
             frames = decode_batch(what) if isinstance(what, bytes) else what
         except ProtocolError:
             return
-        for frame in frames:  # type: ignore[attr-defined]
+        for frame in frames:
             if isinstance(frame, Copy | Have) and self._acts < _ACTS_MAX:
                 self._acts += 1
                 self._heard(peer, frame)
@@ -101,7 +102,7 @@ class Malicious:
                 for made_up in values:
                     honest = claimed < frame.ttl or (claimed == frame.ttl and made_up == value)
                     if not honest:
-                        self._offer(peer, self._copy(frame, claimed, made_up))
+                        self._offer(peer, replace(frame, ttl=claimed, hop_value=made_up))
                         self._offers += 1
                         self._send(peer, Have(self._offers, message_id, claimed, made_up, frame.origin))
 
@@ -111,23 +112,13 @@ class Malicious:
         if value is not None and ttl > _RELAYED_TTL_MAX:
             value, ttl = next_hop_value(value), _RELAYED_TTL_MAX
         for peer in list(self._links):
-            self._offer(peer, self._copy(frame, ttl, value))
+            self._offer(peer, replace(frame, ttl=ttl, hop_value=value))
 
     def _send_junk(self, frame: Copy) -> None:
         for peer in list(self._links):
             body = bytearray(frame.body)
             body[self._random.randrange(len(body))] ^= 1 << self._random.randrange(8)
-            self._offers += 1
-            junk = Copy(
-                self._offers,
-                frame.origin,
-                frame.origin_timestamp,
-                frame.origin_signature,
-                min(frame.ttl, _RELAYED_TTL_MAX),
-                frame.hop_value,
-                bytes(body),
-            )
-            self._send(peer, junk)
+            self._offer(peer, replace(frame, ttl=min(frame.ttl, _RELAYED_TTL_MAX), body=bytes(body)))
             for odd in (Want(self._random.randbytes(32)), Done(self._random.randrange(50), "accepted", eager=False)):
                 self._send(peer, odd)
             if self._random.random() < 0.2:
@@ -139,23 +130,9 @@ class Malicious:
             value = self._random.randbytes(HOP_VALUE_BYTES)
             self._send(peer, Have(self._offers, message_id, self._random.randint(1, 2), value, origin))
 
-    def _copy(self, frame: Copy, ttl: int, value: bytes | None) -> Copy:
-        return Copy(0, frame.origin, frame.origin_timestamp, frame.origin_signature, ttl, value, frame.body)
-
     def _offer(self, peer: int, copy: Copy) -> None:
         self._offers += 1
-        self._send(
-            peer,
-            Copy(
-                self._offers,
-                copy.origin,
-                copy.origin_timestamp,
-                copy.origin_signature,
-                copy.ttl,
-                copy.hop_value,
-                copy.body,
-            ),
-        )
+        self._send(peer, replace(copy, number=self._offers))
 
     def _send(self, peer: int, frame: Frame) -> None:
         self._send_bytes(peer, encode_batch([frame]))

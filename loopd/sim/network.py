@@ -14,6 +14,7 @@ from math import exp, log
 from random import Random
 from typing import Final, Protocol
 
+from loopd.gossip.frames import Frame
 from loopd.protocol.geo import Location, between_km
 from loopd.sim.timeline import US_PER_MS, US_PER_S, Timeline
 
@@ -31,6 +32,10 @@ _REQUEST_TRIES: Final = 2
 _SILENCE_US: Final = (4 * US_PER_S, 12 * US_PER_S)
 
 
+# What goes over a stream: the bytes of a batch, or its frames where a run does without bytes.
+Batch = bytes | list[Frame]
+
+
 class Listener(Protocol):
     """A node, as the network sees it."""
 
@@ -38,7 +43,7 @@ class Listener(Protocol):
 
     def link_lost(self, peer: int, connection: "Connection") -> None: ...
 
-    def arrived(self, peer: int, connection: "Connection", what: object) -> None: ...
+    def arrived(self, peer: int, connection: "Connection", what: Batch) -> None: ...
 
 
 @dataclass(eq=False)
@@ -48,7 +53,7 @@ class Connection:
     ends: tuple[int, int]
     open: dict[int, bool] = field(default_factory=dict)
     last_arrival_us: dict[int, int] = field(default_factory=dict)
-    held_up: dict[int, list[tuple[object, int]]] = field(default_factory=dict)
+    held_up: dict[int, list[tuple[Batch, int]]] = field(default_factory=dict)
 
     def other(self, end: int) -> int:
         """The other end."""
@@ -141,7 +146,7 @@ class Network:
 
         self._timeline.after(there_us, accept)
 
-    def send(self, connection: Connection, sender: int, what: object, size_bytes: int) -> None:
+    def send(self, connection: Connection, sender: int, what: Batch, size_bytes: int) -> None:
         """Send over a stream; where the way is cut it waits for the way, or for the end of the link."""
         if not connection.open.get(sender):
             return
@@ -180,7 +185,7 @@ class Network:
                 wait_us = self._random.randint(*_SILENCE_US) if silently or self.is_cut(node, other) else 0
                 self._timeline.after(wait_us + self.delay_us(node, other), partial(self._lose, connection, other))
 
-    def _arrive(self, connection: Connection, sender: int, to: int, what: object) -> None:
+    def _arrive(self, connection: Connection, sender: int, to: int, what: Batch) -> None:
         listener = self.listeners.get(to)
         if listener is not None and connection.open.get(to):
             listener.arrived(sender, connection, what)

@@ -20,7 +20,7 @@ from loopd.protocol.nodes import KnownNode
 from loopd.protocol.signing import message_id as message_id_of
 from loopd.protocol.timestamps import parse_timestamp
 from loopd.sim.disk import Logged, Message, Row, Tables, Writer
-from loopd.sim.network import Connection
+from loopd.sim.network import Batch, Connection
 from loopd.sim.repair import Repair
 from loopd.sim.requests import Requests
 from loopd.sim.timeline import US_PER_MS, US_PER_S
@@ -159,7 +159,7 @@ class Node:
         link = self.links.get(peer)
         if link is None:
             return
-        self.world.observer.sent(self, peer, link.connection, frame)
+        self.world.facts.sent(self, peer, link.connection, frame)
         link.outgoing.append(frame)
         if not link.flushing:
             link.flushing = True
@@ -179,7 +179,7 @@ class Node:
             size_bytes = sum(len(frame.body) + 200 if isinstance(frame, CopyFrame) else 90 for frame in frames)
             self.world.network.send(link.connection, self.number, frames, size_bytes)
 
-    def arrived(self, peer: int, connection: Connection, what: object) -> None:
+    def arrived(self, peer: int, connection: Connection, what: Batch) -> None:
         """A batch came."""
         name = self.world.names[peer]
         link = self.links.get(name)
@@ -188,15 +188,15 @@ class Node:
         try:
             frames = decode_batch(what) if isinstance(what, bytes) else what
         except ProtocolError as error:
-            self.world.observer.counted[error.reason] += 1
+            self.world.facts.counted[error.reason] += 1
             self._break_link(peer, connection)
             return
-        for frame in frames:  # type: ignore[attr-defined]
+        for frame in frames:
             self.world.trace(self.number, peer, frame)
             try:
                 self.receive(name, frame)
             except ProtocolError as error:
-                self.world.observer.counted[error.reason] += 1
+                self.world.facts.counted[error.reason] += 1
                 self._break_link(peer, connection)
                 return
         self._wake()
@@ -222,7 +222,7 @@ class Node:
             case Done():
                 self._received_done(peer, frame)
             case Deferred():
-                self.world.observer.settled(self.links[peer].connection, self.number, frame.number)
+                self.world.facts.settled(self.links[peer].connection, self.number, frame.number)
                 self._received_deferred(peer, frame)
             case Reconcile() | ReconcileTtls():
                 self.repair.receive(peer, frame)
@@ -303,7 +303,7 @@ class Node:
         message = self.world.genuine(origin, timestamp, body)
         if message is None:
             # No signature of the origin holds for this: refused before anything is written.
-            self.world.observer.decided(self, sender, None, BAD_SIGNATURE)
+            self.world.facts.decided(self, sender, None, BAD_SIGNATURE)
             self.after(0, lambda: decided(BAD_SIGNATURE))
             return
         if self.world.scenario.refuses and self.random.random() < self.world.scenario.refuses:
@@ -312,7 +312,7 @@ class Node:
         before = len(self.tables.log)
 
         def then(reason: str) -> None:
-            self.world.observer.decided(self, sender, message, reason)
+            self.world.facts.decided(self, sender, message, reason)
             decided(reason)
             if len(self.tables.log) > before:
                 self.pump_all()

@@ -66,7 +66,7 @@ class Repair:
                 if self._node.links.get(peer) is link:
                     responder = Responder(self._items(peer))
                     self._answering[peer] = (frame.session, responder)
-                    self._node.world.observer.repair_started(self._node)
+                    self._node.world.facts.repair_started(self._node)
                     self._answer(peer, responder, frame)
 
             self._in_turn(begin)
@@ -105,7 +105,7 @@ class Repair:
         self._session += 1
         initiator = Initiator(self._items(peer))
         self._asking[peer] = (self._session, initiator)
-        self._node.world.observer.repair_started(self._node)
+        self._node.world.facts.repair_started(self._node)
         self._node.send(peer, Reconcile(self._session, initiator.start()))
 
     def _answered(self, peer: str, initiator: Initiator, frame: Reconcile | ReconcileTtls) -> None:
@@ -121,7 +121,7 @@ class Repair:
         part = initiator.next_ttls()
         if part is None:
             del self._asking[peer]
-            self._node.world.observer.repair_ended(self._node)
+            self._node.world.facts.repair_ended(self._node)
         else:
             self._node.send(peer, ReconcileTtls(session, part))
 

@@ -53,14 +53,14 @@ class Requests:
         node, world = self._node, self._node.world
         to = world.numbers[peer]
         answered = False
-        world.observer.requested(entry.message_id)
+        world.facts.requested(entry.message_id)
 
         def handle() -> None:
             receiver = world.living[to]
             state = HopState(entry.ttl, entry.hop_value)
 
             def decided(reason: str) -> None:
-                world.observer.answered(receiver, entry.message_id, reason)
+                world.facts.answered(receiver, entry.message_id, reason)
                 receiver.settled_elsewhere(entry.message_id)
                 world.network.answer(to, node.number, lambda: done(reason))
 

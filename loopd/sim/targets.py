@@ -36,7 +36,7 @@ def forge(attempts: int, seed: int) -> dict[str, object]:
         held = random.choice((None, HopState(1, None), HopState(own_ttl, value)))
         view = View("victim.loop", _PLACE, held, None)
         copy = Copy(announcement, bytes(32), "relay.loop", announcement.origin, _NOW_MS, claimed, made_up)
-        reason = decide(copy, view, _NOW_MS).reason
+        reason = decide(copy, view, _NOW_MS).reason.value
         reasons[reason] = reasons.get(reason, 0) + 1
     accepted = reasons.get(Reason.ACCEPTED, 0) + reasons.get(Reason.UPGRADED, 0)
     return {"attempts": attempts, "accepted": accepted, "reasons": reasons}

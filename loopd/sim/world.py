@@ -59,7 +59,7 @@ class World:
         self.network = Network(
             self.timeline, Random(f"network {scenario.seed}"), self.places, scenario.loss, scenario.duplicated
         )
-        self.observer = self.facts = Facts()
+        self.facts = Facts()
         self.origins = self._random.sample(range(count), min(scenario.origins, count))
         others = [number for number in range(count) if number not in self.origins]
         self.malicious: dict[int, Attack] = dict(
