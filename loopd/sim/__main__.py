@@ -15,7 +15,9 @@ from loopd.sim import targets
 from loopd.sim.scenario import Kind
 from loopd.sim.seeds import Judged, judge
 
-_SHOWN_EVERY_S: Final = 2.0
+# How often the progress is told, to people and to a log.
+_SHOWN_EVERY_S: Final = 5.0
+_LOGGED_EVERY_S: Final = 60.0
 _KINDS: Final = [kind.value for kind in Kind]
 
 
@@ -45,9 +47,9 @@ def seeds(kinds: tuple[str, ...], first: int, count: int, jobs: int, keep: Path 
                     click.echo(
                         f"{kind} {judged.seed}: {judged.findings[0]} ({len(judged.findings)} findings)", err=True
                     )
-                if time.monotonic() - shown_s >= _SHOWN_EVERY_S and sys.stderr.isatty():
+                if time.monotonic() - shown_s >= (_SHOWN_EVERY_S if sys.stderr.isatty() else _LOGGED_EVERY_S):
                     shown_s = time.monotonic()
-                    click.echo(f"\r{kind}: {totals['runs']} of {count}", nl=False, err=True)
+                    click.echo(f"{kind}: {totals['runs']:,} of {count:,} runs", err=True)
             facts = ", ".join(f"{totals[name]:,} {name}" for name in sorted(totals) if name != "runs")
             click.echo(f"{kind}: {totals['runs']:,} runs, {facts}")
     click.echo(f"{len(failed)} failed, in {time.monotonic() - began_s:.0f} s")

@@ -34,14 +34,19 @@ def inside(world: "World", message: Message) -> list[bool]:
 
 
 def hops(world: "World", message: Message) -> dict[int, int]:
-    """How many hops each node of the ball is from the origin, along honest nodes inside the radius: breadth first."""
+    """How many hops each node of the ball is from the origin, breadth first.
+
+    Along honest nodes inside the radius that are there at the end, and links that are: those that came late too, for
+    repair fills them.
+    """
     scope = inside(world, message)
     distance, ring = {message.origin: 0}, [message.origin]
     for step in range(1, _HOPS + 1):
         following = []
         for node in ring:
             for peer in world.peers_of[node]:
-                if peer not in distance and scope[peer] and peer not in world.malicious and peer not in world.gone:
+                lasts = (min(node, peer), max(node, peer)) not in world.removed and peer not in world.gone
+                if lasts and peer not in distance and scope[peer] and peer not in world.malicious:
                     distance[peer] = step
                     following.append(peer)
         ring = following
@@ -50,7 +55,10 @@ def hops(world: "World", message: Message) -> dict[int, int]:
 
 
 def highest_ttl(world: "World", message: Message) -> list[int]:
-    """The highest TTL at which a copy can reach each node; 0: none can. Who repeats its value adds one hop."""
+    """The highest TTL at which a copy can reach each node over all links there ever are; 0: none can.
+
+    Who repeats its value adds one hop.
+    """
     scope = inside(world, message)
     best = [0] * len(world.places)
     frontier = [(message.origin, _HOPS)]

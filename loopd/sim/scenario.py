@@ -78,6 +78,9 @@ class Scenario:
     wiped: int = 0
     flaps: int = 0
     one_way: int = 0
+    # Links that are made only later, and links that end for good.
+    added: int = 0
+    removed: int = 0
     # Nodes that are killed and never come back.
     gone: int = 0
     # Nodes watch their peers.
@@ -114,7 +117,8 @@ def draw(kind: Kind, seed: int) -> Scenario:
         case Kind.BALL:
             return _ball(random, seed)
         case Kind.CHURN:
-            return replace(_faults(random, seed), cuts=(), crashes=0, wiped=0, one_way=0, flaps=random.randint(1, 20))
+            calm = replace(_faults(random, seed), cuts=(), crashes=0, wiped=0, one_way=0, flaps=random.randint(1, 20))
+            return replace(calm, added=random.randint(0, 20), removed=random.randint(0, 20))
         case Kind.FAULTS:
             return _faults(random, seed)
         case Kind.HEALTH:

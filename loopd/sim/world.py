@@ -65,6 +65,8 @@ class World:
         self.malicious: dict[int, Attack] = dict(
             zip(self._random.sample(others, min(len(others), len(scenario.attacks))), scenario.attacks, strict=False)
         )
+        # Links that are there only at first, by the end of the run.
+        self.removed: dict[Pair, None] = {}
         self.gone: dict[int, None] = {}
         self.tables = [Tables() for _ in range(count)]
         self.living: dict[int, Node] = {}
@@ -195,6 +197,7 @@ class World:
         for times, plan in moments:
             for _ in range(times):
                 plan(round(random.uniform(0, scenario.faults_end_s) * US_PER_S))
+        self._plan_links(random)
         lasting = [n for n in range(scenario.nodes) if n not in self.origins and n not in self.malicious]
         for number in random.sample(lasting, min(scenario.gone, len(lasting))):
             self.gone[number] = None
@@ -228,26 +231,36 @@ class World:
             self.timeline.at(end_us, partial(self.network.mend, a, b))
 
     def _flap(self, random: Random, at_us: int) -> None:
-        if not self.pairs:
-            return
-        pair = random.choice(self.pairs)
-        end_us = min(at_us + random.randint(US_PER_S // 100, 20 * US_PER_S), self._faults_end_us)
+        if self.pairs:
+            pair = random.choice(self.pairs)
+            end_us = min(at_us + random.randint(US_PER_S // 100, 20 * US_PER_S), self._faults_end_us)
+            self.timeline.at(at_us, partial(self._withhold, pair))
+            self.timeline.at(end_us, partial(self._give, pair))
 
-        def down() -> None:
-            self._withheld[pair] = self._withheld.get(pair, 0) + 1
-            node = self.living.get(pair[0])
-            link = None if node is None else node.links.get(self.names[pair[1]])
-            if link is not None:
-                self.network.close(link.connection, pair[0])
+    def _plan_links(self, random: Random) -> None:
+        """Links that are made later than the others, and links that end."""
+        changing = [pair for pair in self.pairs if pair not in self.by_request]
+        count = min(len(changing), self.scenario.added + self.scenario.removed)
+        chosen = random.sample(changing, count)
+        for pair in chosen[: self.scenario.added]:
+            self._withheld[pair] = 1
+            self.timeline.at(random.randint(0, self._faults_end_us), partial(self._give, pair))
+        for pair in chosen[self.scenario.added :]:
+            self.removed[pair] = None
+            self.timeline.at(random.randint(0, self._faults_end_us), partial(self._withhold, pair))
 
-        def up() -> None:
-            self._withheld[pair] -= 1
-            node = self.living.get(pair[0])
-            if node is not None:
-                node.wants_link(pair[1])
+    def _withhold(self, pair: Pair) -> None:
+        self._withheld[pair] = self._withheld.get(pair, 0) + 1
+        node = self.living.get(pair[0])
+        link = None if node is None else node.links.get(self.names[pair[1]])
+        if link is not None:
+            self.network.close(link.connection, pair[0])
 
-        self.timeline.at(at_us, down)
-        self.timeline.at(end_us, up)
+    def _give(self, pair: Pair) -> None:
+        self._withheld[pair] -= 1
+        node = self.living.get(pair[0])
+        if node is not None:
+            node.wants_link(pair[1])
 
     def _plan_crash(self, random: Random, wiped: bool) -> None:
         """Half of the crashes come at any time, half of them while a message is under way."""
