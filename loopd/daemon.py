@@ -217,6 +217,7 @@ class Node:
             "started_at": format_timestamp(self._started_at_ms),
             **await self._statistics(),
             "peers": dict(Counter(peer["health"] or peer["status"] for peer in peers)),
+            "mix": await self._federation.keeper.report(),
             "queued": sum(peer["queue"] for peer in peers),
             "announcements": self._decisions.by_reason(),
             "writes": {"units": writer.units, "commits": writer.commits, "waiting": writer.waiting},

@@ -96,7 +96,8 @@ class PeerRoutes:
         ]
 
     async def _list(self, request: Request) -> Answer:
-        return json_answer({"peers": await self._federation.peer_list()})
+        mix = await self._federation.keeper.report()
+        return json_answer({"peers": await self._federation.peer_list(), "mix": mix})
 
     async def _add(self, request: Request) -> Answer:
         value = _object(request.body, {"url", "auth"})

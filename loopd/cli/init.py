@@ -107,7 +107,7 @@ def _development_values(authority: Path) -> dict[str, dict[str, Any]]:
             "key": Path(CERTIFICATE_KEY_NAME),
             "ca_file": authority,
         },
-        "federation": {"admission": "open"},
+        "federation": {"admission": "open", "learn_peers": False},
         "daemon": {"development": True},
     }
 

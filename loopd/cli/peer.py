@@ -79,6 +79,10 @@ def list_peers(directory: NodeDirectory, as_json: bool) -> None:
         return
     rows = [[entry.get(column) for column in _COLUMNS] for entry in answer["peers"]]
     print_table(_COLUMNS, rows, f"There are no peers. loopd peer add {directory.root} URL adds one.")
+    missing = (answer.get("mix") or {}).get("missing") or {}
+    if missing:
+        lacking = ", ".join(f"{cell(count)} {cell(band)}" for band, count in missing.items())
+        click.echo(f"To the mix of peers that is wanted, these are missing: {lacking}.", err=True)
     for entry in answer["peers"]:
         if entry.get("status") == "waiting":
             shown = (

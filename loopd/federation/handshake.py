@@ -19,11 +19,12 @@ from loopd.audit.service import AuditKind, AuditLog
 from loopd.clock import Clock
 from loopd.crypto.keys import PublicKey
 from loopd.database.writer import Tx
-from loopd.federation import nodes
+from loopd.federation import choices, nodes
 from loopd.federation.authentication import NodeHeaders
 from loopd.federation.nodes import AddedBy, Admission, HandshakeClaim, NodeRecord
 from loopd.federation.requests import Destination, NodeRequests, normalise_endpoint, refusal_reason
 from loopd.federation.settings import FederationSettings
+from loopd.gossip.topology import inbound_room
 from loopd.identity import FEATURES, Identity
 from loopd.net.http_client import CallbackGate, DialError
 from loopd.protocol.documents import check_document
@@ -64,11 +65,12 @@ class Verdict(StrEnum):
 def admission_verdict(record: NodeRecord | None, signed: bool, mode: Literal["manual", "verified", "open"]) -> Verdict:
     """Who becomes a peer by asking. What the operator added is accepted; a node without a key always waits for him.
 
+    A node that this one asked before, by its own choice, gives its answer by asking back: it is accepted too.
     So does who shows a key for a peer that was admitted without one: nothing says that it is the same.
     """
     if record is not None and record.known.standing is Standing.PEER:
         return Verdict.ACCEPT if record.pinned else Verdict.WAIT
-    if record is not None and record.added_by is AddedBy.OPERATOR and record.pinned and signed:
+    if record is not None and record.is_wanted and record.pinned and signed:
         return Verdict.ACCEPT
     if not signed or mode == "manual":
         return Verdict.WAIT
@@ -100,7 +102,10 @@ def read_node_info(body: bytes) -> NodeCard:
 
 
 class Handshakes:
-    """Both ends of a handshake. `admitted` is called after the commit with the id of each node that became a peer."""
+    """Both ends of a handshake. `admitted` is called after the commit with the id of each node that became a peer.
+
+    `keeps_places`: some of the places for peers are for those that this node chooses itself.
+    """
 
     def __init__(
         self,
@@ -111,6 +116,8 @@ class Handshakes:
         audit: AuditLog,
         clock: Clock,
         admitted: Callable[[str], None],
+        *,
+        keeps_places: bool = False,
     ) -> None:
         self._identity = identity
         self._settings = settings
@@ -121,6 +128,7 @@ class Handshakes:
         self._audit = audit
         self._clock = clock
         self._admitted = admitted
+        self._keeps_places = keeps_places
         self._under_way: dict[str, asyncio.Event] = {}
 
     def check(self, path: str, headers: Mapping[str, str], body: bytes) -> HandshakeClaim:
@@ -193,10 +201,18 @@ class Handshakes:
             return verdict
         if verdict is Verdict.WAIT:
             return self._wait(tx, waiting, claim)
-        if not is_peer and nodes.count(tx, Standing.PEER) >= self._settings.max_peers:
+        if not is_peer and not self._has_room(tx, record):
             return Answer("rejected", "this node has as many peers as it admits")
         self.admit(tx, claim, AddedBy.HANDSHAKE, called_back)
         return Answer("accepted", "welcome")
+
+    def _has_room(self, tx: Tx, record: NodeRecord | None) -> bool:
+        """Whether one more may become a peer by asking: a stranger takes no place of this node's own choice."""
+        most = self._settings.max_peers
+        if not self._keeps_places or (record is not None and record.is_wanted):
+            return nodes.count(tx, Standing.PEER) < most
+        peers = choices.current_peers(tx.all(choices.CHOSEN), lambda node_id: None)
+        return inbound_room(peers, most, self._settings.mix) > 0
 
     def admit(
         self,

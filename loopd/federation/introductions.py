@@ -4,7 +4,7 @@ What a peer introduces is believed until a handshake or the operator says otherw
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ from loopd.database.database import Database
 from loopd.federation import nodes
 from loopd.federation.nodes import Introduction
 from loopd.federation.requests import REGISTRY_MAX_BYTES, Destination, NodeRequests, normalise_endpoint
+from loopd.gossip.topology import Listed
 from loopd.net.http_client import DialError, DialFailure
 from loopd.protocol.documents import check_document
 from loopd.protocol.errors import Refusal
@@ -88,6 +89,33 @@ class Introductions:
             if entry is None and registry.failure is not None:
                 raise DialError(registry.failure.kind, str(registry.failure))
         return None if entry is None else self._introduction(peer, entry)
+
+    async def listed_by(self, peer: KnownNode) -> list[Listed] | None:
+        """All nodes that the peer's registry lists as active, read afresh; None where it is to be left alone now.
+
+        DialError where it cannot be asked.
+        """
+        registry = self._registries.setdefault(peer.node_id, _Registry())
+        async with registry.lock:
+            if not registry.may_read(self._clock.monotonic_s()):
+                return None
+            try:
+                registry.entries, registry.failure = await self._read(peer), None
+            except DialError as error:
+                registry.failure = error
+                raise
+            entries = list(registry.entries.values())
+        return await asyncio.to_thread(_listed, entries)
+
+    def keys_of(self, node_id: str) -> set[bytes]:
+        """The keys under which the registries that were read last list a node: more than one, and somebody lies."""
+        found = set()
+        for registry in self._registries.values():
+            entry = registry.entries.get(node_id)
+            if entry is not None and "public_key" in entry:
+                with suppress(ValueError):
+                    found.add(PublicKey.from_pem(entry["public_key"]).raw)
+        return found
 
     def forget(self, peer_id: str) -> None:
         """The node is no peer any more: what its registry said goes with it."""
@@ -164,6 +192,17 @@ class Introductions:
         except ValueError as error:
             log.warning("introduction_refused", peer=peer.node_id, node=entry["id"], error=str(error))
             return None
+
+
+def _listed(entries: Sequence[Mapping[str, Any]]) -> list[Listed]:
+    """The entries of nodes that could be peers: active, with a key and an address."""
+    found = []
+    for entry in entries:
+        if entry["status"] == "active" and "public_key" in entry:
+            with suppress(ValueError):
+                place = Location(float(entry["location"]["lat"]), float(entry["location"]["lon"]))
+                found.append(Listed(entry["id"], normalise_endpoint(entry["endpoint"]), place))
+    return found
 
 
 def can_be_asked(peer: KnownNode) -> bool:

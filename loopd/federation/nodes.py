@@ -82,6 +82,11 @@ class NodeRecord:
         """Whether the key stands until the operator says otherwise; an introduced one gives way to a handshake."""
         return self.known.public_key is not None and self.key_source is not AddedBy.INTRODUCTION
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the operator added the node, or this one asked it to be a peer."""
+        return self.added_by is AddedBy.OPERATOR or self.known.standing is Standing.PENDING
+
 
 def known_node(row: sqlite3.Row) -> KnownNode:
     """The directory's row as the other rooms see it."""

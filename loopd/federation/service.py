@@ -14,12 +14,13 @@ from loopd.clock import Clock
 from loopd.crypto.keys import PublicKey
 from loopd.database.database import Database
 from loopd.database.writer import Tx
-from loopd.federation import announcing, explain, heard, nodes, outbox, replay
+from loopd.federation import announcing, choices, explain, heard, nodes, outbox, replay
 from loopd.federation.announcing import Announcer
 from loopd.federation.authentication import NodeAuthenticator
 from loopd.federation.flooding import Flooding
 from loopd.federation.handshake import Answer, HandshakeFailed, Handshakes, Verdict
 from loopd.federation.introductions import Introductions
+from loopd.federation.keeper import Company, Keeper
 from loopd.federation.links import Links
 from loopd.federation.misbehaviour import Misbehaviour
 from loopd.federation.nodes import AddedBy, Admission
@@ -28,6 +29,7 @@ from loopd.federation.requests import Destination, NodeRequests
 from loopd.federation.settings import FederationSettings
 from loopd.federation.worker import RequestAnswered, Surroundings, Worker, flood_route
 from loopd.gossip.health import PeerHealth, Timing
+from loopd.gossip.reputation import Conduct
 from loopd.identity import Identity
 from loopd.net.http_client import CallbackGate, PeerClient
 from loopd.protocol.errors import Refusal
@@ -105,8 +107,10 @@ class Federation:
         self.outbox = Outbox(self._queued)
         self.announcer = Announcer(identity, settings, self.outbox, audit, clock, random_bytes, development=development)
         self.introductions = Introductions(identity.node_id, database, self.requests, clock)
+        learns = settings.learns_peers(development=development)
+        gate = CallbackGate(clock)
         self.handshakes = Handshakes(
-            identity, settings, self.requests, CallbackGate(clock), audit, clock, self._admitted
+            identity, settings, self.requests, gate, audit, clock, self._admitted, keeps_places=learns
         )
         self.misbehaviour = Misbehaviour(database, audit, clock)
         self.flooding = Flooding(
@@ -122,6 +126,23 @@ class Federation:
             misbehaviour=self.misbehaviour,
         )
         self.links = Links(identity, settings, database, client, self.flooding, clock, flood_route, self._link_changed)
+        self.keeper = Keeper(
+            identity,
+            settings,
+            database,
+            self.introductions,
+            self.handshakes,
+            clock,
+            randomness,
+            Company(
+                self.health_of,
+                lambda node_id: self.misbehaviour.conduct(node_id) is Conduct.CLEAR,
+                self._establish,
+                self._was_asked,
+                self._let_go,
+            ),
+            learns=learns,
+        )
         self.authenticator = NodeAuthenticator(
             identity.node_id,
             database.points,
@@ -145,9 +166,11 @@ class Federation:
             self._ensure_worker(row["node_id"])
         self._housekeeper = asyncio.create_task(self._keep_house(), name="federation-housekeeping")
         self.links.start()
+        self.keeper.start()
 
     async def stop(self) -> None:
         """End every worker. What was in flight is sent again after the next start."""
+        await self.keeper.stop()
         await self.links.stop()
         tasks = [task for _, task in self._workers.values()]
         if self._housekeeper is not None:
@@ -209,6 +232,16 @@ class Federation:
         entry = self._workers.pop(node_id, None)
         if entry is not None:
             entry[1].cancel()
+
+    def _let_go(self, node_id: str) -> None:
+        """The node is no peer any more; what waits for it alone still goes out."""
+        self.introductions.forget(node_id)
+        self._asked_at_s.pop(node_id, None)
+        self.links.end(node_id, "let_go")
+        self._link_changed(node_id)
+
+    def _was_asked(self, node_id: str) -> None:
+        self._asked_at_s[node_id] = self._clock.monotonic_s()
 
     async def _contacted(self, node: KnownNode) -> None:
         """A probe of a peer succeeded: there may be a link to it, and the modules may want something of it."""
@@ -358,7 +391,7 @@ class Federation:
         """Shake hands with the node at an endpoint that the operator names. HandshakeFailed where it cannot be."""
         async with self.handshakes.shaking(Destination(endpoint, None, True), auth) as (admission, answer):
             await self._database.write(partial(self._establish_added, admission, answer))
-        self._asked_at_s[admission.node_id] = self._clock.monotonic_s()
+        self._was_asked(admission.node_id)
         fingerprint = None if admission.public_key is None else PublicKey(admission.public_key).fingerprint
         pending = answer.status != "accepted" and answer.message.startswith("pending")
         return PeerAdded(admission.node_id, "pending" if pending else answer.status, answer.message, fingerprint)
@@ -385,6 +418,7 @@ class Federation:
             if claim.public_key is None and auth is PeerAuth.SIGNED:
                 raise HandshakeFailed(f"{node_id} shows no key; only `--auth unsigned-lab` admits such a node")
             self.handshakes.admit(tx, claim, AddedBy.HANDSHAKE, None, auth)
+            choices.choose(tx, node_id, None, self._clock.now_ms())
             nodes.owe_handshake(tx, node_id, owed=True)
             if claim.public_key is not None:
                 self.flooding.release(tx, node_id, PublicKey(claim.public_key))

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from loopd.gossip.rings import Ring, check_plan
+from loopd.gossip.topology import Band, Mix, Share
 from loopd.room_settings import RoomSettings
 
 UNBOUNDED_WORD = "none"
@@ -14,6 +15,14 @@ RINGS_MAX = 8
 
 def _unbounded(value: Any) -> Any:
     return None if value == UNBOUNDED_WORD else value
+
+
+MixText = Annotated[str, Field(pattern=r"^[0-9]{1,2}-[0-9]{1,2}$")]
+
+
+def _share(text: str) -> Share:
+    least, most = text.split("-")
+    return Share(int(least), int(most))
 
 
 class RingSettings(RoomSettings):
@@ -97,6 +106,31 @@ class FederationSettings(RoomSettings):
         le=1000,
         description="How many peers are admitted; who asks beyond that is refused. The mix of §9.4 needs ten.",
     )
+    learn_peers: bool = Field(
+        default=True,
+        description="Whether this node looks for peers by itself, among the nodes that its peers list, and asks those "
+        "that its mix of peers lacks. The other side decides as its own admission says. In development mode only where "
+        "it is set.",
+    )
+    learn_interval_s: float = Field(
+        default=60.0,
+        ge=0.2,
+        le=3600,
+        description="How often is looked whether the mix of peers lacks something. A peer's list is read at most every "
+        "tenth time.",
+    )
+    nearby_peers: MixText = Field(
+        default="3-5",
+        description="How many peers nearer than 200 km this node chooses for itself, least and most (§9.4).",
+    )
+    regional_peers: MixText = Field(
+        default="2-3",
+        description="The same for peers 200 to 1000 km away.",
+    )
+    distant_peers: MixText = Field(
+        default="1-2",
+        description="The same for peers farther away.",
+    )
     max_pending_peers: int = Field(
         default=100,
         ge=1,
@@ -117,6 +151,24 @@ class FederationSettings(RoomSettings):
             raise ValueError(f"at most {RINGS_MAX} rings")
         check_plan([settings.ring for settings in rings])
         return rings
+
+    @field_validator("nearby_peers", "regional_peers", "distant_peers")
+    @classmethod
+    def _least_and_most(cls, text: str) -> str:
+        share = _share(text)
+        if not 1 <= share.least <= share.most:
+            raise ValueError("the least number is at least 1, and not above the most")
+        return text
+
+    @property
+    def mix(self) -> Mix:
+        """The mix of peers that is wanted."""
+        texts = {Band.NEARBY: self.nearby_peers, Band.REGIONAL: self.regional_peers, Band.DISTANT: self.distant_peers}
+        return {band: _share(text) for band, text in texts.items()}
+
+    def learns_peers(self, *, development: bool) -> bool:
+        """Whether peers are learned from peers: as it was set; else not in development mode."""
+        return self.learn_peers and ("learn_peers" in self.model_fields_set or not development)
 
     def ring_plan(self, *, development: bool) -> tuple[Ring, ...]:
         """The rings in use: those that were set; else the one of a radius that was set, or of development mode."""

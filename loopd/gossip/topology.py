@@ -11,7 +11,7 @@ the drawn one named, so that naming ten thousand nodes gains nothing over naming
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, TypeVar
 
@@ -49,9 +49,16 @@ class Share:
     most: int
 
 
-MIX: Final[Mapping[Band, Share]] = {Band.NEARBY: Share(3, 5), Band.REGIONAL: Share(2, 3), Band.DISTANT: Share(1, 2)}
-# The places that this node fills by its own choice.
-OWN_PLACES: Final = sum(share.most for share in MIX.values())
+Mix = Mapping[Band, Share]
+MIX: Final[Mix] = {Band.NEARBY: Share(3, 5), Band.REGIONAL: Share(2, 3), Band.DISTANT: Share(1, 2)}
+
+
+def own_places(mix: Mix = MIX) -> int:
+    """How many places this node fills by its own choice."""
+    return sum(share.most for share in mix.values())
+
+
+OWN_PLACES: Final = own_places()
 
 
 class Origin(StrEnum):
@@ -108,12 +115,17 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now. `missing`: how many chosen peers each band lacks to its least, bands that lack none left out."""
+    """What to do now. `missing`: how many chosen peers each band lacks to its least, bands that lack none left out.
+
+    `adopt`: words of peers that came by themselves, to be counted as this node's choice from now on. In a small
+    federation everybody has called here already, and nobody is left to dial.
+    """
 
     dial: tuple[Candidate, ...]
     let_go: tuple[str, ...]
     missing: Mapping[Band, int]
     isolation: Isolation
+    adopt: tuple[Candidate, ...] = ()
 
 
 def band_of(own: Location, other: Location | None) -> Band | None:
@@ -126,7 +138,7 @@ def band_of(own: Location, other: Location | None) -> Band | None:
     return Band.REGIONAL if apart_km <= REGIONAL_UP_TO_KM else Band.DISTANT
 
 
-def inbound_room(peers: Iterable[CurrentPeer], peers_max: int) -> int:
+def inbound_room(peers: Iterable[CurrentPeer], peers_max: int, mix: Mix = MIX) -> int:
     """How many more nodes may become peers by asking: never one of the places for this node's own choice.
 
     Where there are too few places for both, half of them are kept.
@@ -134,7 +146,7 @@ def inbound_room(peers: Iterable[CurrentPeer], peers_max: int) -> int:
     chosen, inbound = 0, 0
     for peer in peers:
         chosen, inbound = chosen + peer.is_chosen, inbound + (not peer.is_chosen)
-    kept = min(OWN_PLACES, (peers_max + 1) // 2)
+    kept = min(own_places(mix), (peers_max + 1) // 2)
     return max(0, peers_max - max(kept, chosen) - inbound)
 
 
@@ -145,28 +157,31 @@ def plan(
     now_ms: int,
     draw: Draw,
     peers_max: int,
+    mix: Mix = MIX,
 ) -> Plan:
     """Whom to dial and whom to let go. `draw` gives random numbers from 0 to 1; the same ones give the same plan.
 
     A candidate that has asked to be a peer, or was set aside, is not dialled: the operator decides about it.
     """
     known = {peer.node_id for peer in peers}
-    free = [each for each in candidates if each.node_id not in known and each.standing in _DIALLED]
+    named = list(candidates)
+    free = [each for each in named if each.node_id not in known and each.standing in _DIALLED]
     free.sort(key=lambda each: (each.node_id, each.teller))
     isolation = isolation_of(own, peers)
     by_band = _chosen_by_band(own, peers)
     missing = {
-        band: share.least - len(by_band[band]) for band, share in MIX.items() if len(by_band[band]) < share.least
+        band: share.least - len(by_band[band]) for band, share in mix.items() if len(by_band[band]) < share.least
     }
     room = max(0, peers_max - len(peers))
     if isolation is Isolation.ALONE:
         dial = _anybody(free, now_ms, min(_DIALS_WHEN_ALONE, max(room, 1)), draw)
     else:
         due = [each for each in free if each.next_dial_ms <= now_ms]
-        dial = _for_the_mix(own, due, missing, min(_DIALS_AT_ONCE, room), draw)
+        dial = _for_the_mix(own, due, missing, min(_DIALS_AT_ONCE, room), draw, mix)
         if isolation is Isolation.ONE_TELLER and not dial and room > 0:
-            dial = _second_opinion(own, due, by_band, _only_teller(peers), draw)
-    return Plan(tuple(dial), _surplus(by_band), missing, isolation)
+            dial = _second_opinion(own, due, by_band, _only_teller(peers), draw, mix)
+    adopt = [] if dial else _for_the_mix(own, _called_here(peers, named), missing, _DIALS_AT_ONCE, draw, mix)
+    return Plan(tuple(dial), _surplus(by_band, mix), missing, isolation, tuple(adopt))
 
 
 def isolation_of(own: Location, peers: Iterable[CurrentPeer]) -> Isolation:
@@ -193,6 +208,17 @@ def _chosen_by_band(own: Location, peers: Iterable[CurrentPeer]) -> dict[Band, l
     return by_band
 
 
+def _called_here(peers: Iterable[CurrentPeer], named: Iterable[Candidate]) -> list[Candidate]:
+    """Words of others about active inbound peers, with the place that the peer itself gives, which must be known."""
+    places = {
+        peer.node_id: peer.location
+        for peer in peers
+        if peer.origin is Origin.INBOUND and peer.state is State.ACTIVE and peer.location is not None
+    }
+    found = [replace(each, location=places[each.node_id]) for each in named if each.node_id in places]
+    return sorted(found, key=lambda each: (each.node_id, each.teller))
+
+
 def _only_teller(peers: Iterable[CurrentPeer]) -> str | None:
     """Who named every one of the chosen peers; None where they are fewer than two, or the operator named any."""
     chosen = [peer for peer in peers if peer.is_there and peer.is_chosen]
@@ -210,11 +236,11 @@ def _anybody(free: Sequence[Candidate], now_ms: int, count: int, draw: Draw) -> 
 
 
 def _for_the_mix(
-    own: Location, due: Sequence[Candidate], missing: Mapping[Band, int], count: int, draw: Draw
+    own: Location, due: Sequence[Candidate], missing: Mapping[Band, int], count: int, draw: Draw, mix: Mix
 ) -> list[Candidate]:
     """The bands that lack most come first. A node of unknown place may be anywhere: it comes after all others."""
     dial: list[Candidate] = []
-    for band in sorted(missing, key=lambda each: -missing[each] / MIX[each].least):
+    for band in sorted(missing, key=lambda each: -missing[each] / mix[each].least):
         named = [each for each in due if band_of(own, each.location) is band]
         dial += _drawn(named, min(missing[band], count - len(dial)), draw, dial)
     lacking = min(sum(missing.values()), count) - len(dial)
@@ -227,12 +253,13 @@ def _second_opinion(
     by_band: Mapping[Band, Sequence[CurrentPeer]],
     only_teller: str | None,
     draw: Draw,
+    mix: Mix,
 ) -> list[Candidate]:
     """One that somebody else named, where the mix has room for it."""
     named = []
     for candidate in due:
         band = band_of(own, candidate.location)
-        if candidate.teller != only_teller and band is not None and len(by_band[band]) < MIX[band].most:
+        if candidate.teller != only_teller and band is not None and len(by_band[band]) < mix[band].most:
             named.append(candidate)
     return _drawn(named, 1, draw)
 
@@ -254,13 +281,13 @@ def _one(items: Sequence[T], draw: Draw) -> T:
     return items[min(int(draw() * len(items)), len(items) - 1)]
 
 
-def _surplus(chosen: Mapping[Band, Sequence[CurrentPeer]]) -> tuple[str, ...]:
+def _surplus(chosen: Mapping[Band, Sequence[CurrentPeer]], mix: Mix) -> tuple[str, ...]:
     """Own peers beyond a band's most, as when one that was replaced came back: the youngest go.
 
     The operator's stay, and those that have been there longest, who are the hardest for an attacker to have planted.
     """
     gone: list[str] = []
-    for band, share in MIX.items():
+    for band, share in mix.items():
         dialled = sorted(
             (peer for peer in chosen[band] if peer.origin is Origin.OUTBOUND),
             key=lambda peer: (-peer.since_ms, peer.node_id),

@@ -209,7 +209,8 @@ async def test_a_suspended_node_is_told_so(munich: City) -> None:
 
 
 async def test_no_more_peers_than_fit(munich: City) -> None:
-    admits(munich, "open", max_peers=1)
+    # One place for who asks, one for whom this node chooses.
+    admits(munich, "open", max_peers=2)
     await munich.admit(identity_of("vienna.loop"))
     assert outcome(await shake(munich, LINZ)) == ("rejected", "this node has as many peers as it admits")
     await munich.federation.remove_peer("vienna.loop")
