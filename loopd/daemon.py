@@ -41,6 +41,7 @@ from loopd.api.signals import SignalRoutes
 from loopd.api.token_admin import TokenRoutes
 from loopd.api.tokens import TokenStore
 from loopd.audit.service import AuditLog
+from loopd.api.votes import VoteRoutes
 from loopd.clock import SystemClock
 from loopd.database.database import Database
 from loopd.directory import NodeDirectory
@@ -69,6 +70,8 @@ from loopd.settings import Settings
 from loopd.signals.service import Signals
 
 log = structlog.get_logger(__name__)
+from loopd.signals.voting import Voting
+from loopd.signals.voting_time import VotingTime
 
 SIGNALS_PATH = "/signals"
 # A database may be large and a migration long: the service manager is told to wait while one runs.
@@ -129,12 +132,17 @@ class Node:
         self._node_requests = NodeRequestWriter(database, self._clock)
 
     async def start(self) -> None:
-        """Begin to probe, send and renew."""
+        """Begin to probe, send and renew, and to open and close votes."""
+        await self._voting_time.start()
         await self._federation.start(
             Modules(
                 self._registry.subject_by_id,
                 self._exchange.request_answered,
                 self._fetch_signals,
+        self._voting = Voting(
+            identity.node_id, identity.context_url, identity.key, settings.signals, audit, self._clock
+        )
+        self._voting_time = VotingTime(self._voting, database, self._clock)
                 self._decisions.count,
             )
         )
@@ -168,6 +176,7 @@ class Node:
         routes = self._routes()
         return build_app(routes, Plane.PUBLIC, services), build_app(routes, plane, services)
 
+        await self._voting_time.stop()
     def _routes(self) -> list[Route]:
         database, clock = self._database, self._clock
         write = IdempotentWriter(database, clock).write
@@ -178,7 +187,8 @@ class Node:
             MaterialRoutes(self._registry, database, write),
             ProductRoutes(self._registry, database, write),
             MaterialStatusRoutes(self._registry, write),
-            SignalRoutes(self._signals),
+            SignalRoutes(self._signals, database),
+            VoteRoutes(self._voting, database, write),
             FederationRoutes(self._identity, self._federation, database, clock),
             FederationLinkRoutes(self._federation.links),
             FederateAnnounceRoutes(self._federation.flooding),

@@ -97,7 +97,7 @@ async def exchange_api(node: ExchangeNode) -> AsyncIterator[ExchangeApi]:
             *OfferRoutes(node.exchange, database, write, client.refresh_signals).routes(),
             *FederateOfferRoutes(node.exchange, once).routes(),
             *FederateMirrorRoutes(node.exchange, once).routes(),
-            *SignalRoutes(node.signals).routes(),
+            *SignalRoutes(node.signals, database).routes(),
         ]
         services = ApiServices(
             settings=ApiSettings(user_requests_per_minute=0, node_requests_per_minute=0),

@@ -189,8 +189,9 @@ class Dispatcher:
         name = route.key if route is not None else _NO_ROUTE
         # How long a connection was kept is no time that anybody waited for an answer.
         self._metrics.observe(name, answer.status, 0.0 if answer.status == _SWITCHING_PROTOCOLS else seconds)
-        log = self._log.debug if http.method in _READING else self._log.info
-        log("request", route=name, status=answer.status, duration_ms=round(seconds * 1000, 2))
+        if route is None or not route.unlogged:
+            log = self._log.debug if http.method in _READING else self._log.info
+            log("request", route=name, status=answer.status, duration_ms=round(seconds * 1000, 2))
         if not isinstance(answer, Answer):
             return answer
         response = http_response(answer, request_id)

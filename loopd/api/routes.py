@@ -104,7 +104,7 @@ class Route:
     carries. `refusals` maps a status to the reasons that this route adds to those that every route of its kind has
     (see `refusals_of`). `admin` routes are served on the operator's listener alone. `repeatable` is False where a
     stored answer must not exist, because it holds a secret. A `lasting` route keeps its connection for hours: it takes
-    no place among the requests in work, and nobody waits for its end.
+    no place among the requests in work, and nobody waits for its end. Of an `unlogged` one no log tells that it was.
     """
 
     method: str
@@ -125,6 +125,7 @@ class Route:
     admin: bool = False
     repeatable: bool = True
     lasting: bool = False
+    unlogged: bool = False
 
     def __post_init__(self) -> None:
         if not self.path.startswith("/") or self.method != self.method.upper():

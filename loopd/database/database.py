@@ -126,6 +126,13 @@ class Database:
             copying.exception()
             raise
 
+    async def empty_log(self) -> bool:
+        """Bring the log of changes into the file and cut it to nothing, so that it no longer tells their order.
+
+        False where somebody was reading or writing: then it is for the caller to try again.
+        """
+        return await asyncio.to_thread(_empty_log, self._path)
+
     async def close(self) -> None:
         """Finish what was accepted, then refuse, and end every thread. May be called again."""
         if self._closed is None:
@@ -138,6 +145,17 @@ class Database:
         self._reading_here.close()
         # The last connection to close writes the log back into the file: not on the loop.
         await asyncio.to_thread(self._writing.close)
+
+
+def _empty_log(path: Path) -> bool:
+    connection = connect(path, busy_timeout_s=1.0)
+    try:
+        busy: int = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        connection.close()
+    return busy == 0
 
 
 def _create_file(path: Path, clock: Clock) -> None:

@@ -167,3 +167,14 @@ PROBES_UNANSWERED_MAX = 20_000
 # Nodes that could be peers, as one peer's registry names them and as all do; beyond, what is kept is drawn by lot.
 LEARNED_NODES_PER_TELLER_MAX = 200
 LEARNED_NODES_MAX = 5_000
+
+# Votes on signals. A window may not begin or last longer than this from now; beyond: 400.
+SIGNAL_VOTE_MAX_MS = 366 * 86_400_000
+# How far back a window may begin that is only now proposed: the time that a request may take.
+SIGNAL_VOTE_LATE_MS = 300_000
+VOTE_ID_MAX_CHARACTERS = 80
+# A roll of voters is rewritten in one transaction when the window closes, and sent in parts. Beyond: 400, 409.
+VOTE_ROLL_MAX = 200_000
+VOTE_ROLL_PART_MAX = 5_000
+# Remarks on one node's signals that are kept; the oldest go.
+SIGNAL_REMARKS_PER_NODE_MAX = 20

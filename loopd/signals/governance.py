@@ -224,3 +224,39 @@ def refused(reason: str, pointer: str, message: str) -> Invalid:
 
 def _impossible(name: str, message: str) -> Invalid:
     return refused("impossible_tally", f"/{name}", message)
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """A proposal and what became of it. `closes_stated_ms` says to which month it belongs, `closes_ms` when it ends.
+
+    `terms` is there once the window has opened, `tally` once a result is.
+    """
+
+    number: int
+    vote_id: str
+    state: State
+    method: Method
+    changes: tuple[Change, ...]
+    opens_ms: int
+    closes_stated_ms: int
+    closes_ms: int
+    eligible: int | None = None
+    terms: Terms | None = None
+    tally: Tally | None = None
+    attestation: str | None = None
+    reason: str | None = None
+    counted_at_ms: int | None = None
+    decided_at_ms: int | None = None
+    effective_from_ms: int | None = None
+
+    @property
+    def due_ms(self) -> int | None:
+        """When time alone moves it next."""
+        return {State.SCHEDULED: self.opens_ms, State.OPEN: self.closes_ms}.get(self.state)
+
+    def frozen(self) -> Terms:
+        """The terms of a vote whose window has opened; before that Conflict `wrong_state`."""
+        if self.terms is None:
+            raise Conflict("wrong_state", "The rules are frozen when the window opens.", {"state": self.state.value})
+        return self.terms

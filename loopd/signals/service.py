@@ -3,12 +3,16 @@
 from collections.abc import Iterable
 from typing import Any
 
+import structlog
+
 from loopd.clock import Clock
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.protocol.documents import Document
-from loopd.protocol.errors import Invalid
+from loopd.protocol.errors import Invalid, NotFound
+from loopd.protocol.timestamps import format_timestamp
 from loopd.signals import tables
+from loopd.signals.periods import configuration_at, issued
 from loopd.signals.rules import (
     SignalConfiguration,
     SignalReading,
@@ -17,6 +21,9 @@ from loopd.signals.rules import (
     read_configuration,
 )
 from loopd.signals.settings import SignalsSettings
+from loopd.signals.watch import remarks_on
+
+log = structlog.get_logger(__name__)
 
 
 class Signals:
@@ -28,13 +35,57 @@ class Signals:
         self._settings = settings
         self._clock = clock
 
-    def own(self) -> SignalConfiguration:
-        """This node's configuration for the current UTC month."""
-        return own_configuration(self._node_id, self._settings.values, self._clock.now_ms())
+    def own(self, source: RowSource) -> SignalConfiguration:
+        """This node's configuration in force: what the last vote decided, or before the first what the settings say."""
+        now_ms = self._clock.now_ms()
+        begun = tables.own_begun(source, self._node_id, now_ms)
+        found = None if begun is None else configuration_at([begun], now_ms)
+        return own_configuration(self._node_id, self._settings.values, now_ms) if found is None else found
 
-    def published(self) -> dict[str, Any]:
+    def published(self, source: RowSource) -> dict[str, Any]:
         """The LoopSignalConfig of GET /api/v1/signals."""
-        return configuration_json(self.own(), self._context_url)
+        return configuration_json(self.own(source), self._context_url)
+
+    def published_at(self, source: RowSource, moment_ms: int) -> dict[str, Any]:
+        """The one in force at a moment. NotFound `not_known` before the first, `not_issued` after the current month."""
+        current = self.own(source)
+        if moment_ms >= current.valid_until_ms:
+            until = format_timestamp(current.valid_until_ms)
+            raise NotFound("not_issued", f"Signals are issued up to {until}.", {"issued_until": until})
+        found = configuration_at(tables.own_configurations(source, self._node_id) or [current], moment_ms)
+        if found is None:
+            raise NotFound("not_known", "No signals are known of that time.")
+        return configuration_json(found, self._context_url)
+
+    def history(self, source: RowSource, limit: int) -> list[dict[str, Any]]:
+        """What was issued until now, the newest first."""
+        stored = tables.own_configurations(source, self._node_id) or [self.own(source)]
+        found = issued(stored, self._clock.now_ms(), limit)
+        return [configuration_json(configuration, self._context_url) for configuration in found]
+
+    def peers(self, source: RowSource) -> list[dict[str, Any]]:
+        """What is known of other nodes' signals, and what is odd about it."""
+        now_ms = self._clock.now_ms()
+        return [self._peer(source, node_id, now_ms) for node_id in tables.known_nodes(source)]
+
+    def _peer(self, source: RowSource, node_id: str, now_ms: int) -> dict[str, Any]:
+        found = tables.configuration_in_force(source, node_id, now_ms)
+        fetched = tables.last_fetched(source, node_id)
+        return {
+            "node": node_id,
+            "configuration": None if found is None else configuration_json(found, self._context_url),
+            "stale": found is None or now_ms >= found.valid_until_ms,
+            "fetched_at": None if fetched is None else format_timestamp(fetched.at_ms),
+            "remarks": [
+                {
+                    "kind": remark.kind.value,
+                    "valid_from": format_timestamp(remark.valid_from_ms),
+                    "categories": list(remark.categories),
+                    "noticed_at": format_timestamp(noticed_at_ms),
+                }
+                for noticed_at_ms, remark in tables.remarks(source, node_id)
+            ],
+        }
 
     def basis_points(self, source: RowSource, node_id: str, category: str) -> SignalReading | None:
         """What a node charges for a category, on the way out and in alike; None where its signals are not known.
@@ -43,7 +94,7 @@ class Signals:
         """
         now_ms = self._clock.now_ms()
         if node_id == self._node_id:
-            return self.own().reading(category, now_ms)
+            return self.own(source).reading(category, now_ms)
         configuration = tables.configuration_in_force(source, node_id, now_ms)
         return None if configuration is None else configuration.reading(category, now_ms)
 
@@ -51,12 +102,16 @@ class Signals:
         """Keep the LoopSignalConfig that a node published.
 
         Invalid: `origin_mismatch` where it speaks for another node, `bad_signal` and `bad_time` (with the place) for
-        values that cannot be taken exactly; what was known before stays.
+        values that cannot be taken exactly; what was known before stays. What is odd about it is noted (see watch.py).
         """
         configuration = read_configuration(document.value)
         if configuration.node_id != node_id:
             raise Invalid("origin_mismatch", "A node publishes its own signals alone.", {"node": configuration.node_id})
-        tables.save(tx, configuration, self._clock.now_ms())
+        now_ms = self._clock.now_ms()
+        for remark in remarks_on(tables.known_configurations(tx, node_id), configuration, now_ms):
+            if tables.save_remark(tx, node_id, remark, now_ms):
+                log.warning("signals_odd", node=node_id, kind=remark.kind.value, categories=remark.categories)
+        tables.save(tx, configuration, now_ms)
         return configuration
 
     def due(self, source: RowSource, node_ids: Iterable[str]) -> list[str]:

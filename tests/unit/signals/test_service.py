@@ -48,8 +48,8 @@ def vienna(signals: Signals, database: Database, category: str = "organic-food")
     return signals.basis_points(database.points, "vienna.loop", category)
 
 
-def test_what_is_published_is_a_valid_document(signals: Signals) -> None:
-    published = signals.published()
+async def test_what_is_published_is_a_valid_document(signals: Signals, database: Database) -> None:
+    published = signals.published(database.points)
     assert schema_errors("LoopSignalConfig", published) == []
     assert published["node"] == "munich.loop"
     assert published["signals"] == {"default": Decimal("0.05"), "organic-food": Decimal("0.4")}
