@@ -40,8 +40,8 @@ from loopd.api.settings import parse_listen_address
 from loopd.api.signals import SignalRoutes
 from loopd.api.token_admin import TokenRoutes
 from loopd.api.tokens import TokenStore
-from loopd.audit.service import AuditLog
 from loopd.api.votes import VoteRoutes
+from loopd.audit.service import AuditLog
 from loopd.clock import SystemClock
 from loopd.database.database import Database
 from loopd.directory import NodeDirectory
@@ -68,10 +68,10 @@ from loopd.protocol.vocabulary import DEFAULT_SIGNAL
 from loopd.registry.service import Registry
 from loopd.settings import Settings
 from loopd.signals.service import Signals
-
-log = structlog.get_logger(__name__)
 from loopd.signals.voting import Voting
 from loopd.signals.voting_time import VotingTime
+
+log = structlog.get_logger(__name__)
 
 SIGNALS_PATH = "/signals"
 # A database may be large and a migration long: the service manager is told to wait while one runs.
@@ -115,6 +115,10 @@ class Node:
             development=settings.daemon.development,
         )
         self._signals = Signals(identity.node_id, identity.context_url, settings.signals, self._clock)
+        self._voting = Voting(
+            identity.node_id, identity.context_url, lambda: identity.key, settings.signals, audit, self._clock
+        )
+        self._voting_time = VotingTime(self._voting, database, self._clock)
         self._registry = Registry(identity, self._clock, audit, self._federation.announcer)
         self._exchange = Exchange(
             identity,
@@ -139,10 +143,6 @@ class Node:
                 self._registry.subject_by_id,
                 self._exchange.request_answered,
                 self._fetch_signals,
-        self._voting = Voting(
-            identity.node_id, identity.context_url, identity.key, settings.signals, audit, self._clock
-        )
-        self._voting_time = VotingTime(self._voting, database, self._clock)
                 self._decisions.count,
             )
         )
@@ -153,6 +153,7 @@ class Node:
 
     async def stop(self) -> None:
         """End the work in the background, once nobody calls any more and before the database closes."""
+        await self._voting_time.stop()
         await self._federation.stop()
         await self._tokens.close()
 
@@ -176,7 +177,6 @@ class Node:
         routes = self._routes()
         return build_app(routes, Plane.PUBLIC, services), build_app(routes, plane, services)
 
-        await self._voting_time.stop()
     def _routes(self) -> list[Route]:
         database, clock = self._database, self._clock
         write = IdempotentWriter(database, clock).write

@@ -58,7 +58,7 @@ class VotingNode:
     def restart(self) -> None:
         """New services over the same database, as after a restart."""
         self.signals = Signals(NODE, CONTEXT, self.settings, self.clock)
-        self.voting = Voting(NODE, CONTEXT, KEY, self.settings, AuditLog(self.clock), self.clock)
+        self.voting = Voting(NODE, CONTEXT, lambda: KEY, self.settings, AuditLog(self.clock), self.clock)
 
     async def write(self, unit: Callable[[Tx], T]) -> T:
         return await self.database.write(unit)

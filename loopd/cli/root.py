@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "peer": "loopd.cli.peer:peer",
     "material": "loopd.cli.material:material",
     "offer": "loopd.cli.offer:offer",
+    "vote": "loopd.cli.vote:vote",
     "explain": "loopd.cli.explain:explain",
     "demo": "loopd.cli.demo:demo",
     "simulate": "loopd.cli.simulate:simulate",

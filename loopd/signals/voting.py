@@ -42,13 +42,16 @@ from loopd.signals.settings import SignalsSettings
 
 
 class Voting:
-    """Votes on this node's signals. What it decides, `Signals` reads from the same tables."""
+    """Votes on this node's signals. What it decides, `Signals` reads from the same tables.
+
+    `key` gives the node's key, which may be another one tomorrow.
+    """
 
     def __init__(
         self,
         node_id: str,
         context_url: str,
-        key: NodeKey,
+        key: Callable[[], NodeKey],
         settings: SignalsSettings,
         audit: AuditLog,
         clock: Clock,
@@ -102,7 +105,7 @@ class Voting:
             ballots=ballot_tables.ballots(source, vote.number) if vote.method is Method.BALLOTS else None,
             turnout=ballot_tables.turnout(source, vote.number) if vote.method is Method.BALLOTS else None,
         )
-        return signed_record(vote, around, self._node_id, self._context_url, self._key)
+        return signed_record(vote, around, self._node_id, self._context_url, self._key())
 
     # Proposing
 
@@ -321,7 +324,7 @@ class Voting:
         hashed = credential_hash(vote_id, credential)
         if not ballot_tables.is_on_roll(tx, vote.number, hashed):
             raise Forbidden("unknown_credential", "This credential was not given out for this vote.")
-        receipt = make_receipt(self._key, self._node_id, vote_id, hashed)
+        receipt = make_receipt(self._key(), self._node_id, vote_id, hashed)
         try:
             ballot_tables.cast(tx, vote.number, hashed, self._random_bytes(BALLOT_KEY_BYTES), choice)
         except sqlite3.IntegrityError:
