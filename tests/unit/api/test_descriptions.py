@@ -101,7 +101,7 @@ def test_a_schema_that_there_is_not_stops_the_start() -> None:
 def test_what_follows_from_a_declaration_is_listed() -> None:
     signed = _route(method="POST", access=Access.NODE, rate=RateClass.NODE, body=Body.REQUIRED)
     assert "clock_skew" in refusals_of(signed)[401]
-    assert 403 not in refusals_of(signed)
+    assert refusals_of(signed)[403] == ("suspended", "banned")
     assert "unexpected_body" in refusals_of(_route())[400]
     assert 429 not in refusals_of(_route(rate=RateClass.NONE))
     assert operation_id(_route(method="POST", path="/api/v1/material/{id}/announce")) == "post_material_id_announce"
