@@ -5,6 +5,7 @@ engine's decision inside the writer's transaction together with everything it ch
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,14 +147,18 @@ class Flooding:
         try:
             if caller.node.standing is not Standing.PEER:
                 raise Forbidden("not_a_peer", "only peers announce; a handshake comes first")
-            greylisted = self._misbehaviour.conduct(caller.node_id) is not Conduct.CLEAR
-            async with self._door.turn(caller.node_id, len(body), last=greylisted):
+            async with self.turn(caller.node_id, len(body)):
                 received = read_copy(caller, headers, body)
                 return await self._receive(caller, received)
         except Refusal as refusal:
             copy = None if received is None else received.copy
             self.refused(caller.node_id, refusal, copy, accountable=caller.verified)
             raise
+
+    def turn(self, node_id: str, size_bytes: int) -> AbstractAsyncContextManager[None]:
+        """A peer's turn to have so much of what it sent worked on. Refusal 429 `over_share` beyond its bound."""
+        greylisted = self._misbehaviour.conduct(node_id) is not Conduct.CLEAR
+        return self._door.turn(node_id, size_bytes, last=greylisted)
 
     async def _receive(self, caller: NodeCaller, received: Received) -> int:
         look = self._look(self._database.points, received, caller.replay_digest)

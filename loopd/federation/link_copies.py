@@ -93,7 +93,17 @@ class LinkCopies:
         return Arrived(sender, frame.number, received)
 
     async def take(self, copies: Sequence[Arrived]) -> list[Outcome]:
-        """Decide on copies together. Each one's outcome, in order, once what it changed is durable."""
+        """Decide on copies of one peer together, in its turn.
+
+        Each one's outcome, in order, once what it changed is durable. Refusal where none was taken.
+        """
+        if not copies:
+            return []
+        size_bytes = sum(len(copy.received.body) for copy in copies)
+        async with self._flooding.turn(copies[0].sender.node_id, size_bytes):
+            return await self._take(copies)
+
+    async def _take(self, copies: Sequence[Arrived]) -> list[Outcome]:
         looks: list[Checked | Refusal] = []
         for place in range(0, len(copies), _COPIES_IN_A_ROW):
             looks += await asyncio.gather(*(self._look(copy) for copy in copies[place : place + _COPIES_IN_A_ROW]))
@@ -128,7 +138,7 @@ class LinkCopies:
         if isinstance(taken, Outcome):
             return taken
         copy, refusal = taken
-        self._flooding.refused(copy.sender.node_id, refusal)
+        self._flooding.refused(copy.sender.node_id, refusal, copy.received.copy)
         retry_after_ms = None
         if refusal.status in (403, 503):
             retry_after_ms = _RETRY_MS if refusal.retry_after_s is None else refusal.retry_after_s * 1000

@@ -21,10 +21,13 @@ import structlog
 from loopd.clock import Clock
 from loopd.database.database import Database
 from loopd.database.writer import Tx
-from loopd.federation import nodes, outbox
+from loopd.federation import explain, nodes, outbox
+from loopd.federation.flooding import KEY_CONFLICT
 from loopd.federation.link_copies import Arrived, LinkCopies, Outcome, held
+from loopd.federation.misbehaviour import Misbehaviour
 from loopd.federation.outbox import FloodEntry
-from loopd.gossip.flood import Route
+from loopd.gossip.errors import ProtocolError
+from loopd.gossip.flood import Reason, Route
 from loopd.gossip.frames import (
     Ack,
     Copy,
@@ -39,7 +42,8 @@ from loopd.gossip.frames import (
     Response,
     Want,
 )
-from loopd.gossip.offering import LogEntry, Offers, Progress
+from loopd.gossip.offering import LogEntry, Progress
+from loopd.gossip.reputation import Conduct
 from loopd.gossip.spread import Effects, Spread, Upgrade, Verdict
 from loopd.net.link import Link, LinkEnded
 from loopd.protocol.errors import Refusal
@@ -50,6 +54,7 @@ log = structlog.get_logger(__name__)
 
 # How much of the log is looked at together.
 _LOG_ENTRIES_AT_ONCE = 64
+_ANSWERED_202 = frozenset(reason for reason in Reason if not reason.is_refusal) | {KEY_CONFLICT}
 # Our own storage is overloaded: so long until the next attempt.
 _OVERLOADED_S = 1.0
 
@@ -85,6 +90,7 @@ class LinkSurroundings:
     copies: LinkCopies
     route: Callable[[FloodEntry, KnownNode], Route]
     carry_out: Callable[[Effects], None]
+    misbehaviour: Misbehaviour
 
     def now_ms(self) -> int:
         """The time of links: it only rises."""
@@ -92,11 +98,23 @@ class LinkSurroundings:
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
-    """What is to be written down of a peer's progress: entries that are to stand aside, and how far its cursor is."""
+class _Explained:
+    """What became of an offer, or why none was made, as `explain` shows it."""
 
-    aside: Sequence[int]
-    cursor: int | None
+    message_id: bytes
+    ttl: int
+    reason: str
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What is to be written down of a peer's progress: what was said of offers, entries that are to stand aside, and
+    how far its cursor is."""
+
+    explained: Sequence[_Explained] = ()
+    aside: Sequence[int] = ()
+    cursor: int | None = None
 
 
 @dataclass(slots=True)
@@ -125,6 +143,7 @@ class LinkPump:
         self._load_repaired = load_repaired
         self._inbox = _Inbox()
         self._offered_up_to = 0
+        self._offered_ttls: dict[int, int] = {}
         self._repaired: deque[bytes] = deque()
         self._look_at_log = asyncio.Event()
         self._written: deque[_Written] = deque()
@@ -162,9 +181,13 @@ class LinkPump:
             if not task.done() or task.cancelled():
                 continue
             error = task.exception()
-            if error is not None and not isinstance(error, LinkEnded):
+            if isinstance(error, ProtocolError):
+                self.link.violation(error)
+            elif error is not None and not isinstance(error, LinkEnded):
                 log.error("link_failed", peer=self.peer, exc_info=error)
                 self.link.end("failed")
+        if self.link.violated:
+            self._around.misbehaviour.refused(self.peer, "protocol_error")
         return self.link.end_reason or "closed"
 
     # Inwards
@@ -211,6 +234,8 @@ class LinkPump:
             upgrades = [inbox.upgrades.popleft() for _ in range(min(len(inbox.upgrades), LINK_COPIES_AT_ONCE))]
             await self._take(frames, upgrades)
             self.link.finished(frames)
+            if self._around.misbehaviour.conduct(self.peer) is Conduct.BANNED:
+                self.link.end("banned")
         while inbox.upgrades:
             # Others may bring what this one offered.
             self._report(_put_off_upgrade(inbox.upgrades.popleft(), "link_ended", 1))
@@ -227,7 +252,7 @@ class LinkPump:
             else:
                 self._look_at_offer(frame, upgrades)
         try:
-            outcomes = await around.copies.take(copies) if copies else []
+            outcomes = await around.copies.take(copies)
             outcomes += await self._upgrade(upgrades)
         except Refusal as refusal:  # our own storage is overloaded or closing
             log.warning("link_copies_delayed", peer=self.peer, reason=refusal.reason)
@@ -314,34 +339,40 @@ class LinkPump:
         node = nodes.find(around.database.points, self.peer)
         if not rows or node is None:
             return False
-        places = [row["entry"] for row in rows]
-        entries = [self._log_entry(row["repeated"], outbox.entry_of(row), node) for row in rows]
+        entries: list[LogEntry | int] = []
+        passed: dict[int, _Explained] = {}
+        for row in rows:
+            entry = outbox.entry_of(row)
+            not_sent = self._not_sent(entry, node)
+            if not_sent is not None:
+                passed[entry.entry] = not_sent
+            going = isinstance(entry, FloodEntry) and not_sent is None
+            entries.append(_offered(entry, repeated=bool(row["repeated"])) if going else entry.entry)
         offers = around.spread.offers(self.peer, entries, around.now_ms())
-        if offers.taken:
-            self._offered_up_to = places[offers.taken - 1]
-        self._send(offers)
+        taken = entries[: offers.taken]
+        if taken:
+            self._offered_up_to = rows[offers.taken - 1]["entry"]
+        self._offered_ttls.update((entry.entry, entry.ttl) for entry in taken if isinstance(entry, LogEntry))
+        for place in (*offers.needless, *offers.too_long):
+            del self._offered_ttls[place]
+        self.link.send(offers.frames)
+        explained = [passed[entry] for entry in taken if isinstance(entry, int) and entry in passed]
+        if explained or offers.too_long or offers.cursor is not None:
+            self._note(_Written(explained, offers.too_long, offers.cursor))
         return offers.taken == len(rows)
 
-    def _log_entry(self, repeated: int, entry: outbox.Entry, node: KnownNode) -> LogEntry | int:
-        """The entry as it goes to the peer, or its place in the log where it does not."""
-        around = self._around
-        if not isinstance(entry, FloodEntry) or entry.expires_at_ms <= around.clock.now_ms():
-            return entry.entry
-        decision = around.route(entry, node)
-        if decision is not Route.SEND:
-            log.debug("not_sent", peer=self.peer, message_id=entry.message_id.hex(), reason=decision.value)
-            return entry.entry
-        return LogEntry(
-            entry.entry,
-            entry.message_id,
-            entry.origin,
-            entry.origin_timestamp,
-            entry.origin_signature,
-            entry.ttl,
-            entry.hop_value,
-            entry.body,
-            bool(repeated),
-        )
+    def _not_sent(self, entry: outbox.Entry, node: KnownNode) -> _Explained | None:
+        """Why an entry does not go to the peer; None where it does."""
+        if not isinstance(entry, FloodEntry):
+            return None
+        reason = "expired"
+        if entry.expires_at_ms > self._around.clock.now_ms():
+            decision = self._around.route(entry, node)
+            if decision is Route.SEND:
+                return None
+            reason = decision.value
+        log.debug("not_sent", peer=self.peer, message_id=entry.message_id.hex(), reason=reason)
+        return _Explained(entry.message_id, entry.ttl, reason, 0)
 
     def _offer_what_is_lacked(self) -> bool:
         around = self._around
@@ -357,11 +388,6 @@ class LinkPump:
         self.link.send(offers.frames)
         return offers.taken == len(entries)
 
-    def _send(self, offers: Offers) -> None:
-        self.link.send(offers.frames)
-        if offers.too_long or offers.cursor is not None:
-            self._note(_Written(offers.too_long, offers.cursor))
-
     def _progressed(self, progress: Progress | None) -> None:
         """The peer settled an offer, or put it off: its place is free, and the cursor may move."""
         if progress is None:
@@ -370,8 +396,10 @@ class LinkPump:
         if progress.entry <= 0:  # not of the log: what the next comparison finds again need not be kept
             if put_off:
                 log.info("repair_put_off", peer=self.peer, message_id=progress.message_id.hex(), reason=progress.reason)
-        elif put_off or progress.cursor is not None:
-            self._note(_Written([progress.entry] if put_off else [], progress.cursor))
+        else:
+            ttl = self._offered_ttls.pop(progress.entry, 0)
+            explained = _Explained(progress.message_id, ttl, progress.reason, _status(progress))
+            self._note(_Written([explained], [progress.entry] if put_off else [], progress.cursor))
         log.debug("settled", peer=self.peer, message_id=progress.message_id.hex(), reason=progress.reason)
         self._look_at_log.set()
 
@@ -400,12 +428,38 @@ class LinkPump:
         """False where too much stands aside for this node: the log itself waits then."""
         now_ms = self._around.clock.now_ms()
         for note in notes:
+            for told in note.explained:
+                explain.peer_settled(tx, told.message_id, self.peer, told.ttl, told.reason, told.status, now_ms)
             for entry in note.aside:
                 if not outbox.set_aside(tx, self.peer, entry, now_ms):
                     return False
             if note.cursor is not None:
                 outbox.advance_floods(tx, self.peer, note.cursor)
         return True
+
+
+def _offered(entry: outbox.Entry, *, repeated: bool) -> LogEntry | int:
+    """An entry of the log as the engine offers it."""
+    if not isinstance(entry, FloodEntry):
+        return entry.entry
+    return LogEntry(
+        entry.entry,
+        entry.message_id,
+        entry.origin,
+        entry.origin_timestamp,
+        entry.origin_signature,
+        entry.ttl,
+        entry.hop_value,
+        entry.body,
+        repeated,
+    )
+
+
+def _status(progress: Progress) -> int:
+    """The status with which the same would have been answered to a request."""
+    if progress.retry_after_ms is not None:
+        return 503
+    return 202 if progress.reason in _ANSWERED_202 else 400
 
 
 def _put_off(peer: str, number: int, arrived: Arrived, refusal: Refusal) -> Outcome:

@@ -24,10 +24,12 @@ from loopd.federation.flooding import Flooding
 from loopd.federation.link_copies import LinkCopies, held
 from loopd.federation.link_pump import LinkPump, LinkSurroundings
 from loopd.federation.link_repair import HeldItems, Pace, Repair, RepairLoader
+from loopd.federation.misbehaviour import Misbehaviour
 from loopd.federation.outbox import FloodEntry
 from loopd.federation.settings import FederationSettings
 from loopd.gossip.flood import Route
 from loopd.gossip.frames import Frame
+from loopd.gossip.reputation import Conduct
 from loopd.gossip.spread import Effects, Spread
 from loopd.identity import Identity
 from loopd.net.http_client import DialError, PeerClient
@@ -71,6 +73,7 @@ class Links:
         database: Database,
         client: PeerClient,
         flooding: Flooding,
+        misbehaviour: Misbehaviour,
         clock: Clock,
         route: Callable[[FloodEntry, KnownNode], Route],
         changed: Callable[[str], None],
@@ -79,6 +82,7 @@ class Links:
         self._settings = settings
         self._database = database
         self._client = client
+        self._misbehaviour = misbehaviour
         self._clock = clock
         self._changed = changed
         self._spread = Spread()
@@ -91,6 +95,7 @@ class Links:
             LinkCopies(database, flooding, clock),
             route,
             self._carry_out,
+            misbehaviour,
         )
         self._items = HeldItems(database, clock)
         self._pace = Pace(clock)
@@ -156,7 +161,7 @@ class Links:
     def reachable(self, node: KnownNode) -> None:
         """A probe of this peer succeeded: dial it, if it is time to."""
         node_id = node.node_id
-        if not self._open or not _may_link(node) or node_id in self._kept:
+        if not self._open or not _may_link(node) or node_id in self._kept or self._banned(node_id):
             return
         now_s = self._clock.monotonic_s()
         entry = self._dialling.get(node_id)
@@ -226,9 +231,14 @@ class Links:
             raise LinkRefused("unknown_node")
         if node.standing is Standing.SUSPENDED:
             raise LinkRefused("suspended")
+        if self._banned(node_id):
+            raise LinkRefused("banned")
         if not _may_link(node) or node.public_key is None:
             raise LinkRefused("not_a_peer")
         return PublicKey(node.public_key)
+
+    def _banned(self, node_id: str) -> bool:
+        return self._misbehaviour.conduct(node_id) is Conduct.BANNED
 
     # Keeping links
 

@@ -125,7 +125,17 @@ class Federation:
             lambda message_id: self.links.came_by_request(message_id),
             misbehaviour=self.misbehaviour,
         )
-        self.links = Links(identity, settings, database, client, self.flooding, clock, flood_route, self._link_changed)
+        self.links = Links(
+            identity,
+            settings,
+            database,
+            client,
+            self.flooding,
+            self.misbehaviour,
+            clock,
+            flood_route,
+            self._link_changed,
+        )
         self.keeper = Keeper(
             identity,
             settings,

@@ -213,13 +213,14 @@ def _signature(value: Mapping[str, Any]) -> bytes | None:
 class Link:
     """An open link. One task reads with `receive`, one runs `write`; `send` and `end` come from anywhere.
 
-    `dialled`: this node is the one that dialled.
+    `dialled`: this node is the one that dialled. `violated`: the peer sent what no honest implementation sends.
     """
 
     def __init__(self, socket: Socket, peer: str, dialect: Dialect, *, dialled: bool) -> None:
         self.peer = peer
         self.dialled = dialled
         self.end_reason: str | None = None
+        self.violated = False
         self._socket = socket
         self._dialect = dialect
         self._queue = SendQueue(dialect)
@@ -269,7 +270,12 @@ class Link:
         try:
             return self._sort(decode_batch(message.data, self._dialect))
         except ProtocolError as error:
-            raise self._ended(error.reason) from error
+            raise self.violation(error) from error
+
+    def violation(self, error: ProtocolError) -> LinkEnded:
+        """End the link for what the peer sent."""
+        self.violated = self.violated or self.is_open
+        return self._ended(error.reason)
 
     def _sort(self, received: list[Frame]) -> list[Frame]:
         frames: list[Frame] = []
