@@ -51,6 +51,8 @@ _READINGS_AT_ONCE: Final = 4
 _ROUNDS_BETWEEN_READINGS: Final = 10
 # A node that has not accepted for so long gives its place to another. Its operator may still accept later.
 PENDING_PATIENCE_MS: Final = 24 * 3600 * 1000
+# Whoever was let go is not asked again so soon, unless nobody else is left.
+LET_GO_REST_MS: Final = 24 * 3600 * 1000
 # A chosen peer that has been absent for so long is let go, unless nobody at all can be reached.
 ABSENCE_PATIENCE_MS: Final = 7 * 24 * 3600 * 1000
 
@@ -304,7 +306,6 @@ class Keeper:
         """Let go of who does not accept, and of chosen peers that are gone for good."""
         now_ms = self._clock.now_ms()
         for row in await self._database.all(choices.OVERDUE, {"before_ms": now_ms - PENDING_PATIENCE_MS}):
-            self._acquaintances.dial_failed(row["node_id"], now_ms, self._random.random)
             await self._let_go(row["node_id"], "not_accepted")
         for peer in await self._peers():
             health = self._company.health_of(peer.node_id)
@@ -312,11 +313,11 @@ class Keeper:
             if peer.origin is not Origin.OUTBOUND or peer.state is not State.UNREACHABLE or absent_since_ms is None:
                 continue
             if now_ms - absent_since_ms >= ABSENCE_PATIENCE_MS:
-                self._acquaintances.dial_failed(peer.node_id, now_ms, self._random.random)
                 await self._let_go(peer.node_id, "absent")
 
     async def _let_go(self, node_id: str, reason: str) -> None:
         if await self._database.write(lambda tx: choices.let_go(tx, node_id, self._clock.now_ms())):
+            self._acquaintances.set_aside(node_id, self._clock.now_ms() + LET_GO_REST_MS)
             self._company.dismissed(node_id)
             log.info("let_go", node=node_id, reason=reason)
 

@@ -376,6 +376,11 @@ class Acquaintances:
         wait_ms = backoff_ms(failures, now_ms - first_ms, draw(), self._timing)
         self._note(node_id, _Tried(failures, first_ms, now_ms + wait_ms, tried.location))
 
+    def set_aside(self, node_id: str, until_ms: int) -> None:
+        """It had its time, and came to nothing: others have their turn first."""
+        tried = self._tried.get(node_id, _Tried())
+        self._note(node_id, replace(tried, next_dial_ms=until_ms))
+
     def _note(self, node_id: str, tried: _Tried) -> None:
         """The newest stand last; the oldest go."""
         self._tried.pop(node_id, None)

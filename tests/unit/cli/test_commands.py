@@ -137,6 +137,15 @@ def test_the_key_of_who_waits_is_told_beside_the_list(run: Run, node: NodeDirect
     assert result.stderr == "vienna.loop waits for your approval and shows the key 5a69:78ea\n"
 
 
+def test_what_the_mix_lacks_is_told_beside_the_list(run: Run, node: NodeDirectory, daemon: FakeDaemon) -> None:
+    mix = {"missing": {"nearby": 2, "distant": 1}}
+    daemon.answers["GET /admin/v1/peers"] = (200, {"peers": [], "mix": mix})
+    told = run("peer", "list", node.root).stderr
+    assert told.endswith("To the mix of peers that is wanted, these are missing: 2 nearby, 1 distant.\n")
+    daemon.answers["GET /admin/v1/peers"] = (200, {"peers": [], "mix": {"missing": {}}})
+    assert "missing" not in run("peer", "list", node.root).stderr
+
+
 def test_an_answer_that_makes_no_sense_is_a_failure(run: Run, node: NodeDirectory, daemon: FakeDaemon) -> None:
     daemon.answers["GET /admin/v1/status"] = (200, "<html>")
     assert "not JSON" in run("status", node.root).stderr

@@ -53,6 +53,7 @@ def test_a_development_node_is_complete(tmp_path: Path, run: Run) -> None:
     settings = load_settings(root, {})
     assert (settings.node.id, settings.node.lat, settings.api.listen) == ("munich.loop", 48.1351, "127.0.0.1:8443")
     assert (settings.federation.admission, settings.daemon.development) == ("open", True)
+    assert not settings.federation.learn_peers
     assert settings.api.user_requests_per_minute == settings.api.node_requests_per_minute == 0
     assert settings.tls.ca_file == authority / "ca.pem"
     certificate = x509.load_pem_x509_certificate((root / "tls-cert.pem").read_bytes())

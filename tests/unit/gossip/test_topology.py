@@ -19,9 +19,11 @@ from loopd.gossip.topology import (
     Isolation,
     Listed,
     Origin,
+    Share,
     band_of,
     inbound_room,
     isolation_of,
+    own_places,
     plan,
 )
 from loopd.protocol.geo import Location, between_km
@@ -178,6 +180,44 @@ def test_who_heard_of_all_its_peers_from_one_asks_another() -> None:
     named = [candidate("same", teller="one.loop"), candidate("other", teller="two.loop")]
     result = plan(MUNICH, peers, named, NOW_MS, Random(1).random, 64)
     assert (result.isolation, [each.node_id for each in result.dial]) == (Isolation.ONE_TELLER, ["other.loop"])
+
+
+def test_who_has_nobody_left_to_dial_adopts_peers_that_called_and_that_others_name() -> None:
+    called = [
+        *several(6, "in", Band.NEARBY, origin=Origin.INBOUND),
+        peer("gone", origin=Origin.INBOUND, state=State.SUSPECT),
+    ]
+    chosen = [peer("own", Band.NEARBY), peer("far", Band.DISTANT)]
+    words = [replace(candidate("gone"), standing=Standing.PEER)]
+    words += [
+        replace(candidate(each.node_id.removesuffix(".loop"), None), standing=Standing.PEER) for each in called[:4]
+    ]
+    result = plan(MUNICH, called + chosen, words, NOW_MS, Random(1).random, 64)
+    adopted = {each.node_id for each in result.adopt}
+    # Two are lacking, and their own word for their place counts.
+    assert (result.dial, len(adopted)) == ((), 2)
+    assert adopted < {each.node_id for each in called[:4]}
+    # Where there is somebody new to dial, that comes first.
+    fresh = plan(MUNICH, called + chosen, [*words, candidate("new")], NOW_MS, Random(1).random, 64)
+    assert ([each.node_id for each in fresh.dial], fresh.adopt) == (["new.loop"], ())
+    # Nobody is adopted on its own word, or where nothing is lacking.
+    assert plan(MUNICH, called + chosen, [], NOW_MS, Random(1).random, 64).adopt == ()
+    assert plan(MUNICH, called + WHOLE_MIX, words, NOW_MS, Random(1).random, 64).adopt == ()
+
+
+def test_another_mix_may_be_wanted() -> None:
+    mix = {Band.NEARBY: Share(1, 1), Band.REGIONAL: Share(1, 2), Band.DISTANT: Share(4, 6)}
+    result = plan(MUNICH, WHOLE_MIX, [], NOW_MS, Random(1).random, 64, mix)
+    assert (dict(result.missing), len(result.let_go)) == ({Band.DISTANT: 3}, 2)
+    assert inbound_room([], 20, mix) == 20 - 9
+    assert own_places(mix) == 9
+
+
+def test_who_is_set_aside_waits_until_then() -> None:
+    met = Acquaintances("munich.loop")
+    met.told("a.loop", [Listed("x.loop", "https://x", AT[Band.NEARBY])], Random(1).random)
+    met.set_aside("x.loop", NOW_MS + 5)
+    assert [each.next_dial_ms for each in met.candidates({})] == [NOW_MS + 5]
 
 
 @given(PEER_LISTS, WORDS, st.integers(1, 40), st.integers(0, 2**32))
