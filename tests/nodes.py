@@ -185,6 +185,8 @@ class RunningNode:
             certificate, key = issue_certificate(base)
             options += [f"--tls-cert={certificate}", f"--tls-key={key}"]
             node.environment["LOOPD_TLS__CA_FILE"] = str(node.ca_file)
+            # Who is whose peer is the test's to say.
+            node.environment["LOOPD_FEDERATION__LEARN_PEERS"] = "false"
         made = node.cli("init", *options)
         assert made.status == 0, made.err
         node.environment |= {"LOOPD_FEDERATION__PROBE_INTERVAL_S": "0.5", **environment}

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -316,9 +317,9 @@ async def test_the_youngest_beyond_the_most_is_let_go_and_stays_known(tmp_path: 
     async with node_and_its_hub(tmp_path, *map(near, range(2)), **changes) as (munich, *_):
         for number in range(2):
             await munich.admit(near(number))
-            at_ms = NOW_MS + number
+            since_ms = NOW_MS + number
             await munich.database.write(
-                lambda tx, number=number, at_ms=at_ms: choices.choose(tx, f"near{number}.loop", "hub.loop", at_ms)
+                partial(choices.choose, node_id=f"near{number}.loop", teller="hub.loop", now_ms=since_ms)
             )
         await munich.request("near1.loop", b"{}", "bid-1")
         await look(munich)
