@@ -87,8 +87,9 @@ class _Claims:
             {"category": stated["category"], "current": stated["current_value"], "proposed": stated["proposed_value"]}
             for stated in self.vote["proposals"]
         )
-        self.tally = read_tally(self.vote["results"], self.terms)
-        self.status: str = self.vote["results"]["status"]
+        results = dict(self.vote["results"])
+        self.status: str = results.pop("status")
+        self.tally = read_tally(results, self.terms)
         self.before = read_configuration(record["before"])
         self.starts = [read_configuration(start) for start in record["period_starts"]]
         configuration = record["configuration"]
@@ -185,8 +186,7 @@ def _limit_problem(claims: _Claims) -> str | None:
     if len(claims.starts) != len(moments):
         return "the values at the start of the two months are not there"
     for start, moment_ms in zip(claims.starts, moments, strict=True):
-        # The first configuration of all may have begun within the month.
-        if month_of(start.valid_from_ms)[0] > month_of(moment_ms)[0]:
+        if not start.valid_from_ms <= month_of(moment_ms)[0] < start.valid_until_ms:
             return "the values it is measured from are of another month"
         if excess := [name for name in beyond_limit(start.signals, claims.after.signals) if name in moved]:
             return f"exceeded for {', '.join(excess)}"

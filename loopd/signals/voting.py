@@ -385,8 +385,8 @@ def _window(value: Mapping[str, Any], now_ms: int) -> tuple[int, int]:
         raise refused("bad_time", "/voting_opens", "a window does not open in the past")
     if opens_ms > now_ms + SIGNAL_VOTE_MAX_MS:
         raise refused("bad_time", "/voting_opens", "a window opens within a year")
-    if not opens_ms < closes_ms <= opens_ms + SIGNAL_VOTE_MAX_MS:
-        raise refused("bad_time", "/voting_closes", "a window closes after it opens, within a year")
+    if not max(opens_ms, now_ms) < closes_ms <= opens_ms + SIGNAL_VOTE_MAX_MS:
+        raise refused("bad_time", "/voting_closes", "a window closes after now and its opening, within a year")
     return opens_ms, closes_ms
 
 
