@@ -104,7 +104,8 @@ class FederationSettings(RoomSettings):
         default=64,
         ge=1,
         le=1000,
-        description="How many peers are admitted; who asks beyond that is refused. The mix of §9.4 needs ten.",
+        description="How many peers are admitted; who asks beyond that is refused. The mix of §9.4 needs ten: "
+        "where peers are learned, as many places, at most half of all, are kept for those that this node chooses.",
     )
     learn_peers: bool = Field(
         default=True,
