@@ -23,6 +23,7 @@ from loopd.api.federation import FederationRoutes
 from loopd.api.federation_link import FederationLinkRoutes
 from loopd.api.health import HealthRoutes
 from loopd.api.idempotency import IdempotentWriter
+from loopd.api.keys import KeyStatementRoutes, OwnKeyRoutes
 from loopd.api.material import MaterialRoutes
 from loopd.api.material_status import MaterialStatusRoutes
 from loopd.api.messages import MessageRoutes
@@ -46,8 +47,9 @@ from loopd.clock import SystemClock
 from loopd.database.database import Database
 from loopd.directory import NodeDirectory
 from loopd.exchange.service import Exchange
-from loopd.federation import nodes
+from loopd.federation import nodes, own_key
 from loopd.federation.heard import HeardSubjects
+from loopd.federation.own_key import OwnKey
 from loopd.federation.requests import Destination, NodeRequests
 from loopd.federation.service import Federation, Modules
 from loopd.identity import Identity
@@ -93,10 +95,28 @@ def identity_of(settings: Settings, directory: NodeDirectory) -> Identity:
     )
 
 
+async def own_key_alone(directory: NodeDirectory, identity: Identity, database: Database) -> OwnKey:
+    """The node's key as a command changes it that has the directory to itself; the peers are told at the next start."""
+    clock = SystemClock()
+    await own_key.finish(directory, identity, database, clock.now_ms())
+
+    async def told_later() -> None:
+        pass
+
+    return OwnKey(directory, identity, database, AuditLog(clock), clock, secrets.token_bytes, told_later)
+
+
 class Node:
     """One running node: its parts, and what of them belongs together."""
 
-    def __init__(self, settings: Settings, identity: Identity, database: Database, client: PeerClient) -> None:
+    def __init__(
+        self,
+        directory: NodeDirectory,
+        settings: Settings,
+        identity: Identity,
+        database: Database,
+        client: PeerClient,
+    ) -> None:
         self._settings = settings
         self._identity = identity
         self._database = database
@@ -113,6 +133,9 @@ class Node:
             random.SystemRandom(),
             secrets.token_bytes,
             development=settings.daemon.development,
+        )
+        self._own_key = OwnKey(
+            directory, identity, database, audit, self._clock, secrets.token_bytes, self._federation.tell_keys
         )
         self._signals = Signals(identity.node_id, identity.context_url, settings.signals, self._clock)
         self._voting = Voting(
@@ -196,6 +219,10 @@ class Node:
             FederateMirrorRoutes(self._exchange, once),
             OfferRoutes(self._exchange, database, write, self._refresh_signals_of),
             PeerRoutes(self._identity, self._federation),
+            KeyStatementRoutes(
+                self._federation.key_statements, self._federation.authenticator, self._federation.misbehaviour
+            ),
+            OwnKeyRoutes(self._own_key),
             MessageRoutes(self._identity.node_id, database, clock),
             TokenRoutes(self._tokens, database, clock),
             OperationRoutes(self._status, database),
@@ -279,7 +306,8 @@ async def serve(directory: NodeDirectory, settings: Settings) -> None:
         guard = DialGuard(settings.federation.allowed_networks, settings.daemon.development)
         client = PeerClient(guard, tls.client_context(settings.tls.ca_file), SystemClock())
         stack.push_async_callback(client.close)
-        node = Node(settings, identity, database, client)
+        await own_key.finish(directory, identity, database, SystemClock().now_ms())
+        node = Node(directory, settings, identity, database, client)
         public, admin = node.apps()
         host, port = await _listen(directory, settings, public, admin)
         await node.start()

@@ -48,6 +48,11 @@ class NodeDirectory:
         return self.root / "node.key"
 
     @property
+    def next_key_file(self) -> Path:
+        """A key that is about to take the place of the present one."""
+        return self.root / "node.key.next"
+
+    @property
     def database_file(self) -> Path:
         return self.root / "loopd.db"
 
@@ -101,7 +106,39 @@ class NodeDirectory:
 
     def load_node_key(self) -> NodeKey:
         """The node's key. DirectoryError where the file is missing, open to others, or no Ed25519 key."""
-        path = self.node_key_file
+        return self._load_key(self.node_key_file)
+
+    def load_next_key(self) -> NodeKey | None:
+        """The key that was about to take the present one's place; None where there is none, or no whole one."""
+        try:
+            return self._load_key(self.next_key_file)
+        except DirectoryError:
+            return None
+
+    def write_next_key(self, seed: bytes) -> None:
+        """Put a new key beside the present one, durably."""
+        self.forget_next_key()
+        write_new_file(self.next_key_file, node_key_to_pem(seed))
+        self._sync()
+
+    def take_up_next_key(self) -> None:
+        """Let the new key take the present one's place, durably and at once."""
+        self.next_key_file.replace(self.node_key_file)
+        self._sync()
+
+    def forget_next_key(self) -> None:
+        """There is to be no new key."""
+        self.next_key_file.unlink(missing_ok=True)
+
+    def _sync(self) -> None:
+        descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    @staticmethod
+    def _load_key(path: Path) -> NodeKey:
         try:
             with path.open("rb") as file:
                 mode = os.fstat(file.fileno()).st_mode

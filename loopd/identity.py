@@ -7,13 +7,23 @@ from loopd.protocol.geo import Location
 from loopd.protocol.vocabulary import Feature
 
 # What the handshake says this node can do; NodeInfo's closed list has its own words.
-FEATURES: tuple[str, ...] = (Feature.INTEROP, Feature.FLOOD, Feature.LINK, Feature.PRODUCTS, Feature.MIRROR)
+FEATURES: tuple[str, ...] = (
+    Feature.INTEROP,
+    Feature.FLOOD,
+    Feature.LINK,
+    Feature.PRODUCTS,
+    Feature.MIRROR,
+    Feature.KEY_ROTATION,
+)
 NODE_INFO_CAPABILITIES: tuple[str, ...] = ("material-registry", "loopcoin", "loopsignal", "websocket")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Identity:
-    """One city's node. `endpoint` ends in `/api/v1`; `context_url` is the JSON-LD context it emits."""
+    """One city's node. `endpoint` ends in `/api/v1`; `context_url` is the JSON-LD context it emits.
+
+    Only the key ever changes, when it is rotated: whoever signs takes it from here each time.
+    """
 
     node_id: str
     name: str

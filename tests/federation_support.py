@@ -22,6 +22,7 @@ from multidict import CIMultiDict
 
 from loopd.api.federate_announce import FederateAnnounceRoutes
 from loopd.api.federation import FederationRoutes
+from loopd.api.keys import KeyStatementRoutes
 from loopd.api.node import NodeRoutes
 from loopd.api.requests import Request
 from loopd.api.routes import Access
@@ -241,6 +242,9 @@ class City:
             NodeRoutes(self.identity, self._statistics, {}),
             FederationRoutes(self.identity, self.federation, self.database, self.clock),
             FederateAnnounceRoutes(self.federation.flooding),
+            KeyStatementRoutes(
+                self.federation.key_statements, self.federation.authenticator, self.federation.misbehaviour
+            ),
         )
         self._routes = {(route.method, route.path): route for noun in nouns for route in noun.routes()}
         if started:

@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, str] = {
     "offer": "loopd.cli.offer:offer",
     "vote": "loopd.cli.vote:vote",
     "explain": "loopd.cli.explain:explain",
+    "key": "loopd.cli.key:key",
     "demo": "loopd.cli.demo:demo",
     "simulate": "loopd.cli.simulate:simulate",
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from loopd.clock import Clock
 from loopd.crypto.keys import PublicKey, decode_signature
 from loopd.database.rows import RowSource
-from loopd.federation import nodes
+from loopd.federation import key_store, nodes
 from loopd.protocol.errors import Forbidden, Unauthorized
 from loopd.protocol.ids import is_node_id
 from loopd.protocol.nodes import KnownNode, PeerAuth, Standing
@@ -18,6 +18,7 @@ from loopd.protocol.signing import (
     X_NODE_TARGET,
     X_TIMESTAMP,
     check_timestamp,
+    read_utc_timestamp,
     replay_digest,
     request_signing_string,
     signed_path,
@@ -64,6 +65,14 @@ class NodeHeaders:
                 "bad_signature", f"the signature does not hold for the key of {self.node_id}", {"key_id": key.key_id}
             )
         return signing_string
+
+    def holds(self, method: str, path: str, body: bytes, key: PublicKey) -> bool:
+        """Whether the signature holds under the key."""
+        try:
+            self.verify(method, path, body, key)
+        except Unauthorized:
+            return False
+        return True
 
     def check_target(self, own_node_id: str) -> None:
         """Unauthorized `wrong_target` where the request names another receiver."""
@@ -119,7 +128,7 @@ class NodeAuthenticator:
 
     async def authenticate(self, method: str, raw_path: str, headers: Mapping[str, str], body: bytes) -> NodeCaller:
         """The caller. Unauthorized `missing_header`, `bad_timestamp`, `clock_skew`, `unknown_node`, `bad_signature`,
-        `wrong_target`; Forbidden `suspended`, `banned`."""
+        `revoked_key`, `wrong_target`; Forbidden `suspended`, `banned`."""
         sent = NodeHeaders.read(headers)
         sent.check_time(self._clock.now_ms())
         node = await self._known(sent.node_id)
@@ -127,9 +136,7 @@ class NodeAuthenticator:
         if node.auth is PeerAuth.UNSIGNED_LAB:
             signing_string = sent.signing_string(method, path, body)
         else:
-            if node.public_key is None:
-                raise Unauthorized("unknown_node", f"no key is known of {node.node_id}")
-            signing_string = sent.verify(method, path, body, PublicKey(node.public_key))
+            signing_string = self._verified(node, sent, method, path, body)
         sent.check_target(self._own_node_id)
         if node.standing is Standing.SUSPENDED:
             raise Forbidden("suspended", f"{node.node_id} is suspended by this node's operator")
@@ -143,6 +150,20 @@ class NodeAuthenticator:
             sent.target,
             replay_digest(signing_string, headers.get(X_LOOP_TTL), headers.get(X_LOOP_HOP)),
         )
+
+    def _verified(self, node: KnownNode, sent: NodeHeaders, method: str, path: str, body: bytes) -> bytes:
+        """The signing string, if the signature holds under the node's key, or one that it had when it signed."""
+        try:
+            if node.public_key is None:
+                raise Unauthorized("unknown_node", f"no key is known of {node.node_id}")
+            return sent.verify(method, path, body, PublicKey(node.public_key))
+        except Unauthorized:
+            signed_at_ms = read_utc_timestamp(sent.timestamp_text)
+            if not key_store.holds_under_former_key(
+                self._points, node.node_id, signed_at_ms, lambda key: sent.holds(method, path, body, key)
+            ):
+                raise
+            return sent.signing_string(method, path, body)
 
     async def _known(self, node_id: str) -> KnownNode:
         if not is_node_id(node_id) or node_id == self._own_node_id:

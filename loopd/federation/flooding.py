@@ -17,7 +17,7 @@ from loopd.crypto.keys import PublicKey, decode_signature
 from loopd.database.database import Database
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
-from loopd.federation import explain, heard, nodes, replay
+from loopd.federation import explain, heard, key_store, nodes, replay
 from loopd.federation.authentication import NodeCaller
 from loopd.federation.door import Door
 from loopd.federation.introductions import Introductions, can_be_asked
@@ -84,9 +84,12 @@ class _Look:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The raw key under which an origin's signature held; `introduction` where it is to be pinned with the message."""
+    """The raw key that an origin is held to, its signature having held; None where it has none left.
 
-    key: bytes
+    It held under that key, or one that the origin had before. `introduction` where it is to be pinned with the message.
+    """
+
+    key: bytes | None
     introduction: Introduction | None
 
 
@@ -335,6 +338,13 @@ class Flooding:
             newest = Newest(row["revision"], row["issued_at_ms"], row["message_id"], bool(row["verified"]))
         return _Look(View(self._identity.node_id, self._identity.location, seen, newest), row["accepted_as"])
 
+    def _held_before(self, received: Received) -> bool:
+        """Whether the origin signed a message with a key that it has replaced since. Unauthorized `revoked_key`."""
+        copy = received.copy
+        return key_store.holds_under_former_key(
+            self._database.points, copy.origin, copy.origin_timestamp_ms, lambda key: signature_holds(key, received)
+        )
+
     async def _origin_signature(self, sender: KnownNode, received: Received) -> Proof | None:
         """The key under which a copy's origin signature holds. None where peers introduce different keys.
 
@@ -342,12 +352,14 @@ class Flooding:
         """
         origin = received.copy.origin
         if received.copy.is_direct and sender.public_key is not None:
-            if not signature_holds(PublicKey(sender.public_key), received):
+            if not signature_holds(PublicKey(sender.public_key), received) and not self._held_before(received):
                 raise _bad_signature(origin)
             return Proof(sender.public_key, None)
         record = nodes.find_record(self._database.points, origin)
         known_key = None if record is None else record.known.public_key
         if known_key is not None and signature_holds(PublicKey(known_key), received):
+            return Proof(known_key, None)
+        if self._held_before(received) and record is not None:
             return Proof(known_key, None)
         if record is not None and record.key_source is not AddedBy.INTRODUCTION:
             raise _bad_signature(origin)

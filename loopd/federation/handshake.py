@@ -19,7 +19,7 @@ from loopd.audit.service import AuditKind, AuditLog
 from loopd.clock import Clock
 from loopd.crypto.keys import PublicKey
 from loopd.database.writer import Tx
-from loopd.federation import choices, nodes
+from loopd.federation import choices, key_store, nodes
 from loopd.federation.authentication import NodeHeaders
 from loopd.federation.nodes import AddedBy, Admission, HandshakeClaim, NodeRecord
 from loopd.federation.requests import Destination, NodeRequests, normalise_endpoint, refusal_reason
@@ -188,6 +188,8 @@ class Handshakes:
         """Carry out what a checked handshake brings. `Verdict.CALL_BACK`: ask the endpoint, then come again."""
         record = nodes.find_record(tx, claim.node_id)
         waiting = nodes.find_claim(tx, claim.node_id)
+        if claim.public_key is not None and key_store.is_revoked(tx, claim.public_key):
+            raise Unauthorized("revoked_key", "that key was revoked")
         self._refuse_other_key(record, waiting, claim)
         if record is not None and record.known.standing is Standing.SUSPENDED:
             return Answer("rejected", "suspended by the operator")
@@ -370,7 +372,12 @@ class Handshakes:
         }
 
     def establish(self, tx: Tx, admission: Admission) -> None:
-        """Write what a handshake begun here established; a waiting claim of the same node is settled by it."""
+        """Write what a handshake begun here established; a waiting claim of the same node is settled by it.
+
+        HandshakeFailed where the other shows a revoked key.
+        """
+        if admission.public_key is not None and key_store.is_revoked(tx, admission.public_key):
+            raise HandshakeFailed(f"{admission.node_id} shows a key that was revoked")
         nodes.admit(tx, admission, self._clock.now_ms())
         if admission.standing is Standing.PENDING:
             nodes.owe_handshake(tx, admission.node_id, owed=True)

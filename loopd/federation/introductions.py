@@ -14,7 +14,7 @@ import structlog
 from loopd.clock import Clock
 from loopd.crypto.keys import PublicKey
 from loopd.database.database import Database
-from loopd.federation import nodes
+from loopd.federation import key_store, nodes
 from loopd.federation.nodes import Introduction
 from loopd.federation.requests import REGISTRY_MAX_BYTES, Destination, NodeRequests, normalise_endpoint
 from loopd.gossip.topology import Listed
@@ -181,10 +181,13 @@ class Introductions:
             return None
         place = entry["location"]
         try:
+            key = PublicKey.from_pem(entry["public_key"]).raw
+            if key_store.is_revoked(self._database.points, key):
+                return None
             return Introduction(
                 entry["id"],
                 normalise_endpoint(entry["endpoint"]),
-                PublicKey.from_pem(entry["public_key"]).raw,
+                key,
                 Location(float(place["lat"]), float(place["lon"])),
                 frozenset(entry.get("capabilities", ())),
                 peer.node_id,

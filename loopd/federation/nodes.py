@@ -297,6 +297,15 @@ def _forget_idle_introduction(tx: Tx) -> bool:
     return forgotten.rowcount > 0
 
 
+def rekey(tx: Tx, node_id: str, key: bytes | None, now_ms: int) -> None:
+    """Hold a node to another key, by its own statement; None: to none, until somebody settles which."""
+    tx.execute(
+        "UPDATE node SET public_key = :key, key_source = iif(:key IS NULL, NULL, key_source),"
+        " changed_at_ms = :now_ms WHERE node_id = :node_id",
+        {"key": key, "now_ms": now_ms, "node_id": node_id},
+    )
+
+
 def set_standing(tx: Tx, node_id: str, standing: Standing, now_ms: int) -> None:
     """Move a node to another standing."""
     tx.execute("UPDATE node SET standing = ?, changed_at_ms = ? WHERE node_id = ?", (standing.value, now_ms, node_id))

@@ -14,7 +14,7 @@ from loopd.clock import Clock
 from loopd.crypto.keys import PublicKey
 from loopd.database.database import Database
 from loopd.database.writer import Tx
-from loopd.federation import announcing, choices, explain, heard, nodes, outbox, replay
+from loopd.federation import announcing, choices, explain, heard, key_store, nodes, outbox, replay
 from loopd.federation.announcing import Announcer
 from loopd.federation.authentication import NodeAuthenticator
 from loopd.federation.flooding import Flooding
@@ -26,6 +26,7 @@ from loopd.federation.misbehaviour import Misbehaviour
 from loopd.federation.nodes import AddedBy, Admission
 from loopd.federation.outbox import Outbox
 from loopd.federation.requests import Destination, NodeRequests
+from loopd.federation.rotation import KeyStatements
 from loopd.federation.settings import FederationSettings
 from loopd.federation.worker import RequestAnswered, Surroundings, Worker, flood_route
 from loopd.gossip.health import PeerHealth, Timing
@@ -49,6 +50,9 @@ RENEWALS_AT_ONCE = 100
 ASK_AGAIN_S = 300.0
 # A handshake that came to nothing is tried again this soon.
 TRY_AGAIN_S = 5.0
+# A new key is taken up when the peers that can be reached know of it, or after this time.
+TELL_KEYS_S = 5.0
+TELL_KEYS_LOOK_S = 0.02
 # How long a worker rests that a bug of ours ended.
 RESTART_S = 1.0
 
@@ -153,6 +157,9 @@ class Federation:
             ),
             learns=learns,
         )
+        self.key_statements = KeyStatements(
+            identity.node_id, database, self.requests, audit, clock, self._wake_all, self.flooding.release
+        )
         self.authenticator = NodeAuthenticator(
             identity.node_id,
             database.points,
@@ -206,6 +213,7 @@ class Federation:
                 modules.request_answered,
                 self._contacted,
                 self._shake_owed,
+                self.key_statements,
                 self.links.carries,
             )
             worker = Worker(node_id, around, self._random)
@@ -232,6 +240,27 @@ class Federation:
             worker_of_target = self._ensure_worker(target)
             if worker_of_target is not None:
                 worker_of_target.wake()
+
+    def _wake_all(self) -> None:
+        for worker, _ in self._workers.values():
+            worker.wake()
+
+    async def tell_keys(self) -> None:
+        """Tell every peer that can be reached what was stated about keys, and wait for that, but not for long."""
+        self._wake_all()
+        for _ in range(round(TELL_KEYS_S / TELL_KEYS_LOOK_S)):
+            if not self._owes_key_statement():
+                return
+            await asyncio.sleep(TELL_KEYS_LOOK_S)
+
+    def _owes_key_statement(self) -> bool:
+        for node_id, (worker, _) in self._workers.items():
+            health, node = worker.health, nodes.find(self._database.points, node_id)
+            if node is None or (health is not None and not health.may_send(self._clock.now_ms())):
+                continue
+            if self.key_statements.untold(node):
+                return True
+        return False
 
     def _dismiss(self, node_id: str) -> None:
         """The node was removed. What its worker still has in flight must not count for a node of that name to come."""
@@ -320,6 +349,7 @@ class Federation:
     def _forget_some(self, tx: Tx) -> bool:
         """One transaction of what is over; True where there is more of it."""
         now_ms, modules = self._clock.now_ms(), self._modules
+        key_store.prune(tx, now_ms)
         unanswered = [] if modules is None else outbox.end_requests(tx, now_ms)
         for reference in unanswered:
             if modules is not None:

@@ -18,10 +18,11 @@ import structlog
 from loopd.clock import Clock
 from loopd.database.database import Database
 from loopd.database.writer import Tx
-from loopd.federation import explain, health_store, nodes, outbox
+from loopd.federation import explain, health_store, key_store, nodes, outbox
 from loopd.federation.handshake import NodeCard, read_node_info
 from loopd.federation.outbox import Entry, FloodEntry, RequestEntry
 from loopd.federation.requests import Destination, NodeRequests, refusal_reason
+from loopd.federation.rotation import KEY_PATH, KeyStatements
 from loopd.gossip.flood import Outgoing, Route, route
 from loopd.gossip.health import Event, PeerHealth, Signal, Timing, transition
 from loopd.net.http_client import DialError, PeerAnswer
@@ -94,6 +95,8 @@ class Surroundings:
     contacted: Callable[[KnownNode], Awaitable[None]]
     # A handshake that is still owed: made before anything else.
     shake_hands: Callable[[KnownNode], Awaitable[bool]]
+    # What nodes stated about their keys: told before anything that a new key signed.
+    key_statements: KeyStatements
     # Whether the log goes to a node over a link now.
     linked: Callable[[str], bool] = lambda node_id: False
 
@@ -162,6 +165,8 @@ class Worker:
             await self._probe(node)
         if self._may_send():
             if self._owes_handshake() and not await around.shake_hands(node):
+                return self._until_next_attempt_s()
+            if not await self._tell_keys(node):
                 return self._until_next_attempt_s()
             if await self._send(node):
                 return 0.0
@@ -233,6 +238,8 @@ class Worker:
         shown = None if card.public_key is None else card.public_key.raw
         if card.node_id == node.node_id and (node.public_key is None or shown == node.public_key):
             return True
+        if card.node_id == node.node_id and shown in key_store.former_keys(self._around.database.points, node.node_id):
+            return True  # it stated its new key a moment ago, and takes it up now
         log.warning("probe_found_another_node", peer=self.node_id, found=card.node_id)
         return False
 
@@ -241,6 +248,21 @@ class Worker:
         await self._around.database.write(lambda tx: nodes.set_location(tx, self.node_id, location, now_ms))
 
     # Sending
+
+    async def _tell_keys(self, node: KnownNode) -> bool:
+        """Tell the node what was stated about keys; whether it knows all of it now."""
+        statements = self._around.key_statements
+        if not statements.untold(node):
+            return True
+        try:
+            patience = await statements.tell(node)
+        except DialError as error:
+            log.info("send_failed", peer=self.node_id, path=KEY_PATH, error=str(error))
+            await self._signal(Event(Signal.REQUEST_FAILED))
+            return False
+        if patience is not None:
+            await self._signal(Event(Signal.DEFERRED, _retry_after_ms(patience)))
+        return patience is None
 
     async def _send(self, node: KnownNode) -> bool:
         """Send one batch of each kind. True where more may wait."""
@@ -251,6 +273,9 @@ class Worker:
             return False
         over_http = is_peer and not self._around.linked(self.node_id)
         floods = await self._batch(outbox.FLOODS_AFTER_CURSOR, query) if over_http else []
+        if floods and not await self._tell_keys(node):
+            # One of them may be signed with a key whose statement was taken since the last look.
+            return False
         if floods and not await self._work_off(node, floods, outbox.advance_floods):
             return False
         aside = await self._batch(

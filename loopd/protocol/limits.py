@@ -53,6 +53,10 @@ ANNOUNCEMENTS_PER_PEER_AT_ONCE_MAX = 16
 # Announcements of one peer that wait, and their bytes. Beyond: 429 `over_share`, to that peer alone.
 ANNOUNCEMENTS_WAITING_PER_PEER_MAX = 64
 ANNOUNCEMENTS_WAITING_PER_PEER_MAX_BYTES = 2 * 1024 * 1024
+# Statements of one node about its keys that are taken in a day. Beyond: 403 `too_many_statements`.
+KEY_STATEMENTS_PER_NODE_PER_DAY_MAX = 10
+# Former keys of a node that a signature is tried with, the newest; what an older one signed holds no more.
+FORMER_KEYS_TRIED_MAX = 8
 # Decisions on messages that are kept for `explain`; the oldest make room.
 EXPLAINED_DECISIONS_MAX = 100_000
 
@@ -172,6 +176,7 @@ LEARNED_NODES_MAX = 5_000
 SIGNAL_VOTE_MAX_MS = 366 * 86_400_000
 # How far back a window may begin that is only now proposed: the time that a request may take.
 SIGNAL_VOTE_LATE_MS = 300_000
+# A vote's id, where the proposal gives one; beyond: 400.
 VOTE_ID_MAX_CHARACTERS = 80
 # A roll of voters is rewritten in one transaction when the window closes, and sent in parts. Beyond: 400, 409.
 VOTE_ROLL_MAX = 200_000

@@ -38,6 +38,8 @@ ENTITIES_BY_FILE: Mapping[str, tuple[str, ...]] = {
     "material-announcement": ("MaterialAnnouncement",),
     "material-offer": ("MaterialOffer",),
     "bid-status": ("BidStatus",),
+    "key-rotation": ("KeyRotation",),
+    "key-revocation": ("KeyRevocation",),
 }
 _FILE_BY_ENTITY = {entity: name for name, entities in ENTITIES_BY_FILE.items() for entity in entities}
 ENTITIES: frozenset[str] = frozenset(_FILE_BY_ENTITY)

@@ -44,10 +44,11 @@ class Feature:
     PRODUCTS = "productdna"
     MIRROR = "mirror"
     SETTLEMENT = "settlement"
+    KEY_ROTATION = "key-rotation"
 
 
 LOOPD_FEATURES: frozenset[str] = frozenset(
-    {Feature.FLOOD, Feature.LINK, Feature.PRODUCTS, Feature.MIRROR, Feature.SETTLEMENT}
+    {Feature.FLOOD, Feature.LINK, Feature.PRODUCTS, Feature.MIRROR, Feature.SETTLEMENT, Feature.KEY_ROTATION}
 )
 
 

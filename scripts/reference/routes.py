@@ -10,6 +10,7 @@ from loopd.clock import SystemClock
 from loopd.crypto.keys import NodeKey
 from loopd.daemon import Node
 from loopd.database import Database
+from loopd.directory import NodeDirectory
 from loopd.identity import Identity
 from loopd.net import tls
 from loopd.net.dial_guard import DialGuard
@@ -62,7 +63,7 @@ async def _served_routes() -> tuple[Route, ...]:
         async with await Database.create(path, settings.database, clock) as database:
             client = PeerClient(DialGuard((), open_all=False), tls.client_context(), clock)
             try:
-                _, admin = Node(settings, identity, database, client).apps()
+                _, admin = Node(NodeDirectory(Path(directory)), settings, identity, database, client).apps()
                 return admin.routes
             finally:
                 await client.close()

@@ -28,7 +28,7 @@ _PATTERN_EXAMPLES = [
     "0.2.0", "0.1.1", "0.12.345", "MAT-DE-MUC-2025-FOOD-B847F3", "MAT-AT-VIE-0001-A-000000000", "PRD-DE-MUC-2025-D-1",
     "OFFER-001", "munich.loop", "a-1.loop", "user:maria@munich.loop", "node:clearing.b@munich.loop", "LC-MUC",
     "12345678", "0123456789", "123456", "7732-18-5", "1310-73-2", "15 01 02", "DE", "C11", "C11.05",
-    "TXN-2025-05-27-001", "de", "1.20.300", "by_hand", "https://munich.example/api/v1", "0" * 64,
+    "TXN-2025-05-27-001", "de", "1.20.300", "by_hand", "https://munich.example/api/v1", "0" * 64, "f" * 128,
     "-----BEGIN PUBLIC KEY-----\nAA\n-----END PUBLIC KEY-----",
 ]  # fmt: skip
 _TEXTS = ["", "x", "Munich", "Größe", "a/b~c", "15 kg", "\u00a0", "ü" * 80, "😀 surplus"]

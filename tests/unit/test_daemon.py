@@ -13,6 +13,7 @@ from loopd.api.tokens import TokenStore
 from loopd.clock import SystemClock
 from loopd.daemon import Node
 from loopd.database import Database, DatabaseSettings
+from loopd.directory import NodeDirectory
 from loopd.federation import nodes
 from loopd.net.http_client import PeerClient
 from loopd.protocol.signing import ANNOUNCE_PATH
@@ -65,7 +66,8 @@ async def running(directory: Path) -> AsyncIterator[Running]:
         await Database.create(directory / "loopd.db", DatabaseSettings(), clock) as database,
         ClientSession() as session,
     ):
-        node = Node(settings, identity, database, cast(PeerClient, NetworkClient(Network(), "munich.loop")))
+        client = cast(PeerClient, NetworkClient(Network(), "munich.loop"))
+        node = Node(NodeDirectory(directory), settings, identity, database, client)
         found = Running(node, database, session)
         store = TokenStore(database, clock)
         token = await database.write(lambda tx: store.create(tx, ["admin"], 3600, clock.now_ms()))

@@ -45,7 +45,7 @@ CREATE TABLE key_statement (
     came_from TEXT,
     received_at_ms INTEGER NOT NULL
 ) STRICT;
-CREATE UNIQUE INDEX key_statement_by_node ON key_statement (node_id, sequence);
+CREATE INDEX key_statement_by_node ON key_statement (node_id, sequence);
 
 -- Up to which statement a peer was told.
 CREATE TABLE key_statement_cursor (
