@@ -45,8 +45,9 @@ from loopd.api.votes import VoteRoutes
 from loopd.audit.service import AuditLog
 from loopd.clock import SystemClock
 from loopd.database.database import Database
+from loopd.database.writer import Tx
 from loopd.directory import NodeDirectory
-from loopd.exchange.service import Exchange
+from loopd.exchange.service import MIRROR_PATH, Exchange
 from loopd.federation import nodes, own_key
 from loopd.federation.heard import HeardSubjects
 from loopd.federation.own_key import OwnKey
@@ -59,14 +60,14 @@ from loopd.net.http_client import DialError, PeerClient
 from loopd.observe.metrics import AnnouncementMetrics
 from loopd.observe.systemd import ServiceManager
 from loopd.protocol.contexts import context_url
-from loopd.protocol.documents import check_document
+from loopd.protocol.documents import check_document, dump_json
 from loopd.protocol.errors import Refusal
 from loopd.protocol.geo import Location
 from loopd.protocol.nodes import KnownNode
 from loopd.protocol.schemas import ENTITIES_BY_FILE, schema_file
 from loopd.protocol.signing import API_ROOT
 from loopd.protocol.timestamps import format_timestamp
-from loopd.protocol.vocabulary import DEFAULT_SIGNAL
+from loopd.protocol.vocabulary import DEFAULT_SIGNAL, Feature
 from loopd.registry.service import Registry
 from loopd.settings import Settings
 from loopd.signals.service import Signals
@@ -76,6 +77,7 @@ from loopd.signals.voting_time import VotingTime
 log = structlog.get_logger(__name__)
 
 SIGNALS_PATH = "/signals"
+SIGNALS_REFERENCE = "signals"
 # A database may be large and a migration long: the service manager is told to wait while one runs.
 START_EXTENSION_S = 60.0
 
@@ -139,7 +141,13 @@ class Node:
         )
         self._signals = Signals(identity.node_id, identity.context_url, settings.signals, self._clock)
         self._voting = Voting(
-            identity.node_id, identity.context_url, lambda: identity.key, settings.signals, audit, self._clock
+            identity.node_id,
+            identity.context_url,
+            lambda: identity.key,
+            settings.signals,
+            audit,
+            self._clock,
+            self._tell_signals,
         )
         self._voting_time = VotingTime(self._voting, database, self._clock)
         self._registry = Registry(identity, self._clock, audit, self._federation.announcer)
@@ -216,7 +224,7 @@ class Node:
             FederationLinkRoutes(self._federation.links),
             FederateAnnounceRoutes(self._federation.flooding),
             FederateOfferRoutes(self._exchange, self._take_bid),
-            FederateMirrorRoutes(self._exchange, once),
+            FederateMirrorRoutes(self._exchange, self._signals, once),
             OfferRoutes(self._exchange, database, write, self._refresh_signals_of),
             PeerRoutes(self._identity, self._federation),
             KeyStatementRoutes(
@@ -261,6 +269,13 @@ class Node:
         }
 
     # What the modules want of each other
+
+    def _tell_signals(self, tx: Tx, configuration: dict[str, Any], valid_until_ms: int) -> None:
+        """Send the peers what a vote decided; who does not take it fetches it when it is time to."""
+        body = dump_json(configuration)
+        for peer in nodes.peers(tx):
+            if Feature.MIRROR in peer.features:
+                self._federation.outbox.enqueue(tx, peer.node_id, MIRROR_PATH, body, valid_until_ms, SIGNALS_REFERENCE)
 
     async def _fetch_signals(self, node: KnownNode, requests: NodeRequests) -> None:
         """Fetch the signals that a peer publishes, when it is time to."""

@@ -96,7 +96,7 @@ async def exchange_api(node: ExchangeNode) -> AsyncIterator[ExchangeApi]:
         routes = [
             *OfferRoutes(node.exchange, database, write, client.refresh_signals).routes(),
             *FederateOfferRoutes(node.exchange, once).routes(),
-            *FederateMirrorRoutes(node.exchange, once).routes(),
+            *FederateMirrorRoutes(node.exchange, node.signals, once).routes(),
             *SignalRoutes(node.signals, database).routes(),
         ]
         services = ApiServices(

@@ -53,12 +53,16 @@ class VotingNode:
         self.database = database
         self.clock = clock
         self.settings = settings
+        self.told: list[tuple[dict[str, Any], int]] = []
         self.restart()
 
     def restart(self) -> None:
         """New services over the same database, as after a restart."""
         self.signals = Signals(NODE, CONTEXT, self.settings, self.clock)
-        self.voting = Voting(NODE, CONTEXT, lambda: KEY, self.settings, AuditLog(self.clock), self.clock)
+        self.voting = Voting(NODE, CONTEXT, lambda: KEY, self.settings, AuditLog(self.clock), self.clock, self.tell)
+
+    def tell(self, tx: Tx, configuration: dict[str, Any], valid_until_ms: int) -> None:
+        self.told.append((configuration, valid_until_ms))
 
     async def write(self, unit: Callable[[Tx], T]) -> T:
         return await self.database.write(unit)

@@ -37,14 +37,17 @@ from loopd.signals.governance import (
 )
 from loopd.signals.periods import configuration_at, effective_from, period_start
 from loopd.signals.publication import Circumstances, approval_of, proposal_json, signed_record, vote_json
-from loopd.signals.rules import SignalConfiguration, end_of, month_of, own_configuration
+from loopd.signals.rules import SignalConfiguration, configuration_json, end_of, month_of, own_configuration
 from loopd.signals.settings import SignalsSettings
+
+# Passes a LoopSignalConfig on, in the transaction that makes it; nobody need be told once it has ended.
+Tell = Callable[[Tx, dict[str, Any], int], None]
 
 
 class Voting:
     """Votes on this node's signals. What it decides, `Signals` reads from the same tables.
 
-    `key` gives the node's key, which may be another one tomorrow.
+    `key` gives the node's key, which may be another one tomorrow; `tell` passes a new configuration on to peers.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Voting:
         settings: SignalsSettings,
         audit: AuditLog,
         clock: Clock,
+        tell: Tell,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._node_id = node_id
@@ -63,6 +67,7 @@ class Voting:
         self._settings = settings
         self._audit = audit
         self._clock = clock
+        self._tell = tell
         self._random_bytes = random_bytes
         # Set when ballots were closed, and at the start, when that may have been the last thing that was done: the
         # database's log of changes still tells which ballot came with which voter, until it is emptied.
@@ -252,6 +257,7 @@ class Voting:
                 "valid_from": format_timestamp(configuration.valid_from_ms),
             },
         )
+        self._tell(tx, configuration_json(configuration, self._context_url), configuration.valid_until_ms)
         vote = replace(vote, effective_from_ms=configuration.valid_from_ms)
         return self._end(tx, vote, Event.CERTIFIED_PASSED, None)
 

@@ -116,9 +116,9 @@ def test_a_window_that_closed_while_the_node_was_down_is_closed_at_its_time(node
 
 
 def test_a_peer_uses_the_new_signal_in_its_cost(tmp_path: Path) -> None:
-    settings = {**SIGNALS, "LOOPD_SIGNALS__REFRESH_S": "1"}
-    munich = RunningNode.init(tmp_path, "munich", lat=48.1351, lon=11.582, **settings)
-    vienna = RunningNode.init(tmp_path, "vienna", lat=48.2082, lon=16.3738, LOOPD_SIGNALS__REFRESH_S="1")
+    # Vienna would fetch Munich's signals again after five minutes only: it is told.
+    munich = RunningNode.init(tmp_path, "munich", lat=48.1351, lon=11.582, **SIGNALS)
+    vienna = RunningNode.init(tmp_path, "vienna", lat=48.2082, lon=16.3738)
     try:
         together([munich.start, vienna.start])
         vienna.add_peer(munich)

@@ -44,6 +44,8 @@ async def test_a_vote_changes_a_signal_when_it_is_certified(node: VotingNode) ->
     published = node.signals.published(node.database.points)
     assert schema_errors("LoopSignalConfig", published) == []
     assert published["approved_by"] == {"vote_id": vote.vote_id, "turnout": Decimal(1), "approval": Decimal("0.6")}
+    # And it is passed on to the peers, for as long as it holds.
+    assert node.told == [(published, parse_timestamp("2026-07-01T00:00:00Z"))]
     assert published["valid_from"] == format_timestamp(node.clock.now_ms())
     assert published["valid_until"] == "2026-07-01T00:00:00Z"
     loop_vote = node.voting.vote_view(decided)
