@@ -11,7 +11,7 @@ be in flight.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -81,7 +81,7 @@ class RequestDesk(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LinkSurroundings:
-    """What all links share. `route` says whether an entry goes to a node; `deliver` sends frames over any link."""
+    """What all links share. `route` says whether an entry goes to a node; `carry_out` sends frames over any link."""
 
     own_node_id: str
     database: Database
@@ -89,6 +89,10 @@ class LinkSurroundings:
     spread: Spread
     copies: LinkCopies
     route: Callable[[FloodEntry, KnownNode], Route]
+    # Whether everything was said to a node that has to come before what the log holds.
+    may_offer: Callable[[KnownNode], bool]
+    # Waits until no request with an entry of the log is in flight to a node.
+    requests_settled: Callable[[str], Awaitable[None]]
     carry_out: Callable[[Effects], None]
     misbehaviour: Misbehaviour
 
@@ -155,8 +159,6 @@ class LinkPump:
     async def run(self) -> str:
         """Carry frames until the link ends; why it ended. What was being taken is finished first."""
         around = self._around
-        cursor = around.database.point("SELECT flood_entry FROM outbox_cursor WHERE node_id = ?", (self.peer,))
-        self._offered_up_to = 0 if cursor is None else cursor["flood_entry"]
         around.spread.link_up(self.peer, around.now_ms())
         self._look_at_log.set()
         desks = [desk.run() for desk in (self.repair, self.requests) if desk is not None]
@@ -316,6 +318,10 @@ class LinkPump:
         self._look_at_log.set()
 
     async def _offer(self) -> None:
+        around = self._around
+        await around.requests_settled(self.peer)
+        cursor = around.database.point("SELECT flood_entry FROM outbox_cursor WHERE node_id = ?", (self.peer,))
+        self._offered_up_to = 0 if cursor is None else cursor["flood_entry"]
         while True:
             self._look_at_log.clear()
             try:
@@ -337,7 +343,7 @@ class LinkPump:
         query = {"after": self._offered_up_to, "own": around.own_node_id, "limit": room}
         rows = await around.database.all(outbox.FLOODS_AFTER, query)
         node = nodes.find(around.database.points, self.peer)
-        if not rows or node is None:
+        if not rows or node is None or not around.may_offer(node):
             return False
         entries: list[LogEntry | int] = []
         passed: dict[int, _Explained] = {}
@@ -378,7 +384,7 @@ class LinkPump:
         around = self._around
         room = min(around.spread.room(self.peer), _LOG_ENTRIES_AT_ONCE, len(self._repaired))
         node = nodes.find(around.database.points, self.peer)
-        if room <= 0 or node is None:
+        if room <= 0 or node is None or not around.may_offer(node):
             return False
         lacked = [self._repaired.popleft() for _ in range(room)]
         entries = self._load_repaired(node, lacked)
@@ -400,7 +406,7 @@ class LinkPump:
             ttl = self._offered_ttls.pop(progress.entry, 0)
             explained = _Explained(progress.message_id, ttl, progress.reason, _status(progress))
             self._note(_Written([explained], [progress.entry] if put_off else [], progress.cursor))
-        log.debug("settled", peer=self.peer, message_id=progress.message_id.hex(), reason=progress.reason)
+        log.debug("sent", peer=self.peer, message_id=progress.message_id.hex(), reason=progress.reason)
         self._look_at_log.set()
 
     def _note(self, written: _Written) -> None:

@@ -9,7 +9,7 @@ longer, up to `RETRY_MAX_S`; what waits does not wait for it.
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -76,6 +76,8 @@ class Links:
         misbehaviour: Misbehaviour,
         clock: Clock,
         route: Callable[[FloodEntry, KnownNode], Route],
+        may_offer: Callable[[KnownNode], bool],
+        requests_settled: Callable[[str], Awaitable[None]],
         changed: Callable[[str], None],
     ) -> None:
         self._identity = identity
@@ -86,7 +88,7 @@ class Links:
         self._clock = clock
         self._changed = changed
         self._spread = Spread()
-        self._challenger = Challenger(identity.node_id, identity.key, secrets.token_bytes)
+        self._challenger = Challenger(identity.node_id, lambda: identity.key, secrets.token_bytes)
         self._around = LinkSurroundings(
             identity.node_id,
             database,
@@ -94,6 +96,8 @@ class Links:
             self._spread,
             LinkCopies(database, flooding, clock),
             route,
+            may_offer,
+            requests_settled,
             self._carry_out,
             misbehaviour,
         )
@@ -142,6 +146,12 @@ class Links:
     def queued(self) -> None:
         """Something was queued for all peers."""
         for pump in self._running.values():
+            pump.wake()
+
+    def wake(self, node_id: str) -> None:
+        """What had to come before the log was said to this node."""
+        pump = self._running.get(node_id)
+        if pump is not None:
             pump.wake()
 
     def end(self, node_id: str, reason: str) -> None:

@@ -138,6 +138,8 @@ class Federation:
             self.misbehaviour,
             clock,
             flood_route,
+            lambda node: not self.key_statements.untold(node),
+            self._floods_settled,
             self._link_changed,
         )
         self.keeper = Keeper(
@@ -215,6 +217,7 @@ class Federation:
                 self._shake_owed,
                 self.key_statements,
                 self.links.carries,
+                self.links.wake,
             )
             worker = Worker(node_id, around, self._random)
             task = asyncio.create_task(worker.run(), name=f"worker-{node_id}")
@@ -287,6 +290,11 @@ class Federation:
         self.links.reachable(node)
         if self._modules is not None:
             await self._modules.peer_contacted(node, self.requests)
+
+    async def _floods_settled(self, node_id: str) -> None:
+        entry = self._workers.get(node_id)
+        if entry is not None:
+            await entry[0].floods_settled()
 
     def _link_changed(self, node_id: str) -> None:
         entry = self._workers.get(node_id)

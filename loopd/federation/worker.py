@@ -99,6 +99,8 @@ class Surroundings:
     key_statements: KeyStatements
     # Whether the log goes to a node over a link now.
     linked: Callable[[str], bool] = lambda node_id: False
+    # Told when the node knows what was stated about keys: the link has waited for it.
+    keys_told: Callable[[str], None] = lambda node_id: None
 
 
 class Worker:
@@ -109,6 +111,8 @@ class Worker:
         self._around = around
         self._random = randomness
         self._wake = asyncio.Event()
+        # Held while floods are in flight: a link that takes over begins where they end.
+        self._flooding = asyncio.Lock()
         self._health: PeerHealth | None = None
         self._batch_entries = outbox.BATCH_ENTRIES
         self.round_trip_ms: int | None = None
@@ -129,6 +133,11 @@ class Worker:
         """Something was queued for all peers. One that cannot be sent to now looks when it can."""
         if self._health is None or self._may_send():
             self._wake.set()
+
+    async def floods_settled(self) -> None:
+        """Wait until no flood of this worker is in flight; with a link, none follows."""
+        async with self._flooding:
+            pass
 
     async def contacted_us(self) -> None:
         """The node called here: look sooner whether it can be reached, if it could not."""
@@ -262,7 +271,9 @@ class Worker:
             return False
         if patience is not None:
             await self._signal(Event(Signal.DEFERRED, _retry_after_ms(patience)))
-        return patience is None
+            return False
+        self._around.keys_told(self.node_id)
+        return True
 
     async def _send(self, node: KnownNode) -> bool:
         """Send one batch of each kind. True where more may wait."""
@@ -271,13 +282,14 @@ class Worker:
         requests = await self._batch(outbox.REQUESTS_AFTER_CURSOR, query)
         if requests and not await self._work_off(node, requests, outbox.advance_requests):
             return False
-        over_http = is_peer and not self._around.linked(self.node_id)
-        floods = await self._batch(outbox.FLOODS_AFTER_CURSOR, query) if over_http else []
-        if floods and not await self._tell_keys(node):
-            # One of them may be signed with a key whose statement was taken since the last look.
-            return False
-        if floods and not await self._work_off(node, floods, outbox.advance_floods):
-            return False
+        async with self._flooding:
+            over_http = is_peer and not self._around.linked(self.node_id)
+            floods = await self._batch(outbox.FLOODS_AFTER_CURSOR, query) if over_http else []
+            if floods and not await self._tell_keys(node):
+                # One of them may be signed with a key whose statement was taken since the last look.
+                return False
+            if floods and not await self._work_off(node, floods, outbox.advance_floods):
+                return False
         aside = await self._batch(
             outbox.ASIDE_DUE,
             {**query, "now_ms": self._around.clock.now_ms(), "retry_max_ms": outbox.ASIDE_RETRY_MAX_MS},

@@ -83,10 +83,10 @@ class _Hello:
 
 @dataclass(frozen=True, slots=True)
 class Challenger:
-    """This node in a challenge. `nonce` gives fresh random bytes."""
+    """This node in a challenge. `key` is asked for each time, for it may be rotated; `nonce` gives random bytes."""
 
     node_id: str
-    key: NodeKey
+    key: Callable[[], NodeKey]
     nonce: Callable[[int], bytes]
 
     async def as_initiator(self, socket: Socket, peer: str, peer_key: PublicKey) -> Dialect:
@@ -99,7 +99,7 @@ class Challenger:
                 await refuse(socket, "another_node")
             await self._check(socket, LinkRole.RESPONDER, theirs, peer_key, (self.node_id, peer, nonce, theirs.nonce))
             signed = link_challenge_string(LinkRole.INITIATOR, self.node_id, peer, nonce, theirs.nonce)
-            await _say(socket, {"signature": encode_signature(self.key.sign(signed))})
+            await _say(socket, {"signature": encode_signature(self.key().sign(signed))})
             if (await _hear(socket)).get("ready") is not True:
                 await refuse(socket, "bad_challenge")
         return agree(OWN_DIALECT, theirs.dialect)
@@ -120,7 +120,7 @@ class Challenger:
                 await refuse(socket, refusal.reason)
                 raise
             signed = link_challenge_string(LinkRole.RESPONDER, theirs.node, self.node_id, theirs.nonce, nonce)
-            await _say(socket, {**self._hello(nonce), "signature": encode_signature(self.key.sign(signed))})
+            await _say(socket, {**self._hello(nonce), "signature": encode_signature(self.key().sign(signed))})
             proof = _Hello(theirs.node, None, theirs.nonce, theirs.dialect, _signature(await _hear(socket)))
             await self._check(socket, LinkRole.INITIATOR, proof, key, (theirs.node, self.node_id, theirs.nonce, nonce))
             await _say(socket, {"ready": True})

@@ -61,7 +61,7 @@ def wire() -> tuple[End, End]:
 
 
 def challenger(node_id: str, key: NodeKey, nonce: bytes = b"n" * 32) -> Challenger:
-    return Challenger(node_id, key, lambda count: nonce[:count])
+    return Challenger(node_id, lambda: key, lambda count: nonce[:count])
 
 
 def knows_munich(node_id: str) -> PublicKey:
