@@ -35,7 +35,8 @@ class FederateMirrorRoutes:
                 summary="Tell what became of a bid, or new signals",
                 description="For nodes that name `mirror` in their handshake. A BidStatus goes to the bidder's node, "
                 "and only the node that the bid was made to may tell it. A version that is not newer than the last "
-                "changes nothing and is answered 202 as well. A LoopSignalConfig is the sender's own, as it publishes it.",
+                "changes nothing and is answered 202 as well. A LoopSignalConfig is the sender's own, as it publishes "
+                "it.",
                 access=Access.NODE,
                 rate=RateClass.NODE,
                 body=Body.REQUIRED,

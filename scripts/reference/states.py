@@ -4,17 +4,18 @@ from collections.abc import Iterable
 
 from loopd.gossip.health import MOVES, REGISTRY_STATUS, Guard, State
 from loopd.protocol.lifecycle import LIFECYCLES, Lifecycle
+from loopd.signals import governance
 
 _INTRODUCTION = """# States
 
-Generated from the tables in `loopd/protocol/lifecycle.py` and `loopd/gossip/health.py`. What is not drawn cannot
-happen: from a terminal status nothing moves, and the attempt is answered 409.
+Generated from the tables in `loopd/protocol/lifecycle.py`, `loopd/signals/governance.py` and `loopd/gossip/health.py`.
+What is not drawn cannot happen: from a terminal status nothing moves, and the attempt is answered 409.
 """
 
 
 def states_page() -> str:
     """The page."""
-    return "\n".join([_INTRODUCTION, *(_lifecycle(lifecycle) for lifecycle in LIFECYCLES), _health()])
+    return "\n".join([_INTRODUCTION, *(_lifecycle(lifecycle) for lifecycle in LIFECYCLES), _vote(), _health()])
 
 
 def _lifecycle(lifecycle: Lifecycle) -> str:
@@ -26,6 +27,16 @@ def _lifecycle(lifecycle: Lifecycle) -> str:
     ]
     arrows += [f"    {status} --> [*]" for status in lifecycle.successors if lifecycle.is_terminal(status)]
     return _diagram(lifecycle.entity, arrows)
+
+
+def _vote() -> str:
+    arrows = [f"    [*] --> {governance.State.SCHEDULED.value}"]
+    arrows += [
+        f"    {state.value} --> {following.value}: {event.value}"
+        for (state, event), following in governance.MOVES.items()
+    ]
+    arrows += [f"    {state.value} --> [*]" for state in governance.State if state not in governance.UNDECIDED]
+    return _diagram("A vote on signals", arrows)
 
 
 def _health() -> str:
