@@ -378,8 +378,10 @@ class Flooding:
         try:
             return await self._introductions.ask(sender, origin, afresh=afresh)
         except DialError as error:
+            # What the call met is for this node's operator; told to the sender, it would show him this network.
+            log.warning("registry_not_read", peer=sender.node_id, origin=origin, error=str(error))
             raise Unavailable(
-                "unknown_origin", f"no key of {origin} is known, and its relay could not be asked: {error}", 5
+                "unknown_origin", f"no key of {origin} is known, and its relay could not be asked", 5
             ) from error
 
     def _hold(self, tx: Tx, received: Received, now_ms: int) -> None:

@@ -179,7 +179,9 @@ class Handshakes:
                 answer = await self._requests.get(Destination(claim.endpoint, None, False), NODE_INFO_PATH)
                 card = read_node_info(answer.body)
             except (DialError, Refusal) as error:
-                raise HandshakeFailed(f"the endpoint could not be asked: {error}") from error
+                # A stranger who learned what the call met could look around in this node's network.
+                log.info("endpoint_not_verified", node=claim.node_id, endpoint=claim.endpoint, error=str(error))
+                raise HandshakeFailed("the endpoint could not be asked") from error
         if card.node_id != claim.node_id or card.public_key is None or card.public_key.raw != claim.public_key:
             raise HandshakeFailed("the endpoint shows another id or key")
         return card.location
