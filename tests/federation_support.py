@@ -61,6 +61,7 @@ from loopd.protocol.signing import (
 )
 from loopd.protocol.subjects import Subject, SubjectKind, SubjectState
 from loopd.protocol.timestamps import format_timestamp
+from tests.link_wire import End, wire
 from tests.support import ManualClock
 
 CONTEXT = "https://local-loop-io.github.io/projects/loop-protocol/contexts/loop-v0.2.0.jsonld"
@@ -143,6 +144,29 @@ class Network:
     chance: random.Random = field(default_factory=lambda: random.Random(1))
     answering: Answering | None = None
     calls: list[Call] = field(default_factory=list)
+    # Whether WebSockets are carried; those that are open, with both ends' cities.
+    websockets: bool = False
+    wires: list[tuple[str, str, End, End]] = field(default_factory=list)
+    taking: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def connect(self, sender: str, target: str) -> End:
+        """The sender's end of a WebSocket to a city."""
+        city = self.cities.get(target)
+        if not self.websockets or city is None or target in self.down or (sender, target) in self.cut:
+            raise DialError(DialFailure.CONNECT, f"{target}: no connection")
+        dialled, taken = wire()
+        self.wires.append((sender, target, dialled, taken))
+        task = asyncio.create_task(city.federation.links.accept(taken))
+        self.taking.add(task)
+        task.add_done_callback(self.taking.discard)
+        return dialled
+
+    async def cut_wires(self, *cities: str) -> None:
+        """Break every WebSocket between two of these cities, without a word to either."""
+        for sender, target, dialled, taken in self.wires:
+            if {sender, target} <= set(cities):
+                await dialled.close()
+                await taken.close()
 
     def to(self, target: str, path: str, method: str | None = None) -> list[Call]:
         """The calls of a city for a path, as `/node/info`."""
@@ -192,6 +216,9 @@ class NetworkClient:
         if len(answer.body) > max_answer_bytes:
             raise DialError(DialFailure.TOO_LARGE, "too large")
         return answer
+
+    async def open_websocket(self, url: str, **bounds: Any) -> End:
+        return self._network.connect(self._node_id, urlsplit(url).hostname or "")
 
 
 class City:

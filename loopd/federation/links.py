@@ -216,9 +216,11 @@ class Links:
     async def accept(self, socket: Socket) -> None:
         """Take a WebSocket that somebody opened, and carry frames over it until it ends.
 
-        Unavailable where too many are being taken; who is not entitled to a link is told so on the socket.
+        Who is not entitled to a link is told so on the socket.
         """
-        self.check_room()
+        if not self._has_room:
+            await socket.close()
+            return
         self._challenges += 1
         try:
             peer, dialect = await self._challenger.as_responder(socket, self._key_of)
@@ -230,9 +232,13 @@ class Links:
             self._challenges -= 1
         await self._serve(Link(socket, peer, dialect, dialled=False))
 
+    @property
+    def _has_room(self) -> bool:
+        return self._open and self._challenges < LINK_CHALLENGES_MAX
+
     def check_room(self) -> None:
         """Unavailable where as many links are being made as may be, or the node is stopping."""
-        if self._challenges >= LINK_CHALLENGES_MAX or not self._open:
+        if not self._has_room:
             raise Unavailable("overloaded", "Too many links are being made at once.", 5)
 
     def _key_of(self, node_id: str) -> PublicKey:

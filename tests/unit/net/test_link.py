@@ -15,49 +15,10 @@ from loopd.net import link as link_module
 from loopd.net.link import Challenger, Link, LinkEnded, LinkRefused
 from loopd.protocol.limits import LINK_CHALLENGE_MAX_BYTES, LINK_CREDIT_MAX_FRAMES, LINK_QUEUE_MAX_FRAMES
 from loopd.protocol.signing import LinkRole, link_challenge_string
+from tests.link_wire import End, wire
 
 MUNICH, VIENNA, BERLIN = (NodeKey.from_seed(bytes([number]) * 32) for number in (1, 2, 3))
 HAVE = Have(1, b"m" * 32, 2, b"h" * 32, "munich.loop")
-
-
-class End:
-    """One end of a wire."""
-
-    def __init__(self) -> None:
-        self.other: End | None = None
-        self.arrived: asyncio.Queue[WSMessage] = asyncio.Queue()
-        self.sent: list[str | bytes] = []
-        self.closed = False
-
-    async def send_str(self, data: str) -> None:
-        self._send(WSMsgType.TEXT, data)
-
-    async def send_bytes(self, data: bytes) -> None:
-        self._send(WSMsgType.BINARY, data)
-
-    def _send(self, kind: WSMsgType, data: Any) -> None:
-        if self.closed or self.other is None or self.other.closed:
-            raise ConnectionResetError
-        self.sent.append(data)
-        self.other.arrived.put_nowait(WSMessage(kind, data, None))
-
-    async def receive(self) -> WSMessage:
-        return await self.arrived.get()
-
-    async def close(self) -> bool:
-        if not self.closed and self.other is not None:
-            self.other.arrived.put_nowait(WSMessage(WSMsgType.CLOSE, None, None))
-        self.closed = True
-        return True
-
-    def texts(self) -> list[dict[str, Any]]:
-        return [json.loads(text) for text in self.sent if isinstance(text, str)]
-
-
-def wire() -> tuple[End, End]:
-    one, other = End(), End()
-    one.other, other.other = other, one
-    return one, other
 
 
 def challenger(node_id: str, key: NodeKey, nonce: bytes = b"n" * 32) -> Challenger:
