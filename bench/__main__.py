@@ -16,11 +16,13 @@ import uvloop
 from bench import bare
 from bench.load import Connection, UnexpectedAnswer, http_request, load
 from bench.messages import LD_JSON, MATERIAL_PATH, BenchPeer, material, material_id, registrations
+from bench.over_link import load_link
 from bench.processes import NotStarted, ServerProcess, free_port, loopd, running
 from bench.report import as_json, as_markdown, setting, write_into
 from bench.rows import Result, Row, Sample, summarise
 from loopd.clock import SystemClock
 from loopd.database import Database, DatabaseSettings
+from loopd.directory import NodeDirectory
 from loopd.net.tls import DevelopmentAuthority, client_context
 
 ROUNDS = 3
@@ -109,7 +111,21 @@ class Bench:
             return await load(daemon.server, self._tls, iter(signed), 202, self._connections, seconds)
 
         parts = (bare.HELLO_POST, bare.SCHEMA, bare.VERIFY, bare.VERIFY, bare.COMMIT_GROUP)
-        return Row("announcements", "signed announcements accepted", sample, parts)
+        return Row("announcements", "signed announcements accepted, over HTTP", sample, parts)
+
+    async def link_row(self, daemon: Daemon) -> Row:
+        """The row of a node that hears from the bench over a link."""
+        peer = BenchPeer(f"https://127.0.0.1:{free_port()}/api/v1")
+        await self._expect(daemon, 202, [peer.handshake(daemon.node_id)])
+        target = (daemon.node_id, NodeDirectory(daemon.directory).load_node_key().public)
+
+        async def sample(seconds: float) -> Sample:
+            signed = [peer.copy(number) for number in range(int(seconds * SIGNED_PER_S))]
+            return await load_link(daemon.server, self._tls, peer, target, signed, seconds)
+
+        # No request, and no signature of the sender's on each: the origin's alone.
+        parts = (bare.SCHEMA, bare.VERIFY, bare.COMMIT_GROUP)
+        return Row("announcements-link", "signed announcements accepted, over a link", sample, parts)
 
     def _row(
         self,
@@ -150,6 +166,7 @@ async def measure(root: Path, seconds: float, connections: int) -> list[Result]:
                 bare.writer_row(database),
                 *await bench.registry_rows(bench.start_daemon("munich")),
                 await bench.federation_row(bench.start_daemon("vienna")),
+                await bench.link_row(bench.start_daemon("graz")),
             ]
             samples: dict[str, list[Sample]] = {row.name: [] for row in rows}
             for _ in range(ROUNDS):

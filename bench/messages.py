@@ -10,6 +10,8 @@ from bench.load import http_request
 from loopd.clock import SystemClock
 from loopd.crypto.hop_chain import hop_anchor
 from loopd.crypto.keys import SEED_BYTES, NodeKey, encode_signature
+from loopd.gossip.frames import Copy
+from loopd.net.link import Challenger
 from loopd.protocol.announcement import build_announcement
 from loopd.protocol.geo import Location
 from loopd.protocol.limits import FLOOD_TTL_MAX
@@ -107,7 +109,7 @@ class BenchPeer:
             "node_id": self.node_id,
             "name": "Bench",
             "endpoint": self._endpoint,
-            "capabilities": [Feature.FLOOD],
+            "capabilities": [Feature.FLOOD, Feature.LINK],
             "public_key": self._key.public.to_pem(),
             "timestamp": format_timestamp(self._clock.now_ms()),
         }
@@ -115,6 +117,22 @@ class BenchPeer:
 
     def announcement(self, target: str) -> bytes:
         """A request that announces a material of its own, as its origin sends it to a direct peer."""
+        copy = self.copy(0)
+        flood_headers = {
+            X_LOOP_ORIGIN: copy.origin,
+            X_LOOP_ORIGIN_TIMESTAMP: copy.origin_timestamp,
+            X_LOOP_ORIGIN_SIGNATURE: copy.origin_signature,
+            X_LOOP_TTL: str(copy.ttl),
+            X_LOOP_HOP: (copy.hop_value or b"").hex(),
+        }
+        return self._signed_request(ANNOUNCE_PATH, copy.body, target, flood_headers)
+
+    def challenger(self) -> Challenger:
+        """Who it is when it dials a link."""
+        return Challenger(self.node_id, lambda: self._key, os.urandom)
+
+    def copy(self, number: int) -> Copy:
+        """An announcement of a material of its own, as it goes over a link under that number."""
         now_ms = self._clock.now_ms()
         seed = os.urandom(32)
         subject = Subject(
@@ -141,14 +159,8 @@ class BenchPeer:
         )
         timestamp = format_timestamp(now_ms)
         origin_signature = self._key.sign(announcement_signing_string(self.node_id, timestamp, body))
-        flood_headers = {
-            X_LOOP_ORIGIN: self.node_id,
-            X_LOOP_ORIGIN_TIMESTAMP: timestamp,
-            X_LOOP_ORIGIN_SIGNATURE: encode_signature(origin_signature),
-            X_LOOP_TTL: str(FLOOD_TTL_MAX),
-            X_LOOP_HOP: seed.hex(),
-        }
-        return self._signed_request(ANNOUNCE_PATH, body, target, flood_headers)
+        signature = encode_signature(origin_signature)
+        return Copy(number, self.node_id, timestamp, signature, FLOOD_TTL_MAX, seed, body)
 
     def _signed_request(self, path: str, body: bytes, target: str, more_headers: dict[str, str]) -> bytes:
         timestamp = format_timestamp(self._clock.now_ms())
