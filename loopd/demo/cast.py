@@ -53,13 +53,25 @@ HANDSHAKES: Final = ((MUNICH, VIENNA), (VIENNA, BERLIN))
 CITY_BIDS: Final = (CityBid(VIENNA, Decimal(60), 400), CityBid(BERLIN, Decimal(60), 590))
 
 
-def spent_grain(now_ms: int) -> dict[str, Any]:
+# What Munich's citizens decide once the first batch has gone, and the batch after that.
+VOTED_SIGNAL: Final = Decimal("0.50")
+VOTE_RESULT: Final = {
+    "total_eligible": 150_000,
+    "total_voted": 52_500,
+    "votes_for": 35_700,
+    "votes_against": 16_800,
+    "attestation": "Result of the municipal vote",
+}
+NEXT_MATERIAL_ID: Final = "MAT-DE-MUC-2025-FOOD-B847F4"
+
+
+def spent_grain(now_ms: int, material_id: str = MATERIAL_ID) -> dict[str, Any]:
     """The MaterialDNA of §12.1 with all that §4 requires, available from now on for the three days it has there."""
     return {
         "@context": context_url(),
         "@type": "MaterialDNA",
         "schema_version": "0.2.0",
-        "id": MATERIAL_ID,
+        "id": material_id,
         "category": CATEGORY,
         "quantity": {"value": 500, "unit": "kg"},
         "quality": Decimal("0.90"),
@@ -69,4 +81,19 @@ def spent_grain(now_ms: int) -> dict[str, Any]:
         "available_from": format_timestamp(now_ms),
         "expires": format_timestamp(now_ms + _AVAILABLE_FOR_MS),
         "metadata": {"source": "brewing", "notes": "Spent grain, still warm."},
+    }
+
+
+def signal_proposal(opens_ms: int, closes_ms: int) -> dict[str, Any]:
+    """Munich's SignalProposal, after §12.2."""
+    change = {"category": CATEGORY, "current": MUNICH.signal, "proposed": VOTED_SIGNAL, "reason": "Feed our own farms"}
+    return {
+        "@context": context_url(),
+        "@type": "SignalProposal",
+        "schema_version": "0.2.0",
+        "node": MUNICH.node_id,
+        "changes": [change],
+        "voting_opens": format_timestamp(opens_ms),
+        "voting_closes": format_timestamp(closes_ms),
+        "eligible": VOTE_RESULT["total_eligible"],
     }

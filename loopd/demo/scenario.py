@@ -1,4 +1,4 @@
-"""The flow of §12.1 in eight steps. Each gives the facts that it saw, as JSON; the nodes decide and compute them."""
+"""The flow of §12.1, and a vote after it: nine steps, each giving what it saw as JSON. The nodes decide and compute."""
 
 import asyncio
 import time
@@ -18,9 +18,12 @@ from loopd.demo.cast import (
     HANDSHAKES,
     MATERIAL_ID,
     MUNICH,
+    NEXT_MATERIAL_ID,
     VIENNA,
+    VOTE_RESULT,
     City,
     CityBid,
+    signal_proposal,
     spent_grain,
 )
 from loopd.demo.client import Client
@@ -33,7 +36,9 @@ Facts = dict[str, Any]
 START_PATIENCE_S: Final = 40.0
 PATIENCE_S: Final = 20.0
 MATERIAL_PATH: Final = f"/api/v1/material/{MATERIAL_ID}"
-SCOPES: Final = "material:write,offer:write"
+SCOPES: Final = "material:write,offer:write,admin"
+# The vote of a demonstration is short.
+VOTING_WINDOW_MS: Final = 1_500
 
 _LISTENERS: Final = (VIENNA, BERLIN)
 
@@ -49,6 +54,7 @@ class Step(StrEnum):
     RANK = "rank"
     SELECT = "select"
     TELL = "tell"
+    VOTE = "vote"
 
 
 class Audience(Protocol):
@@ -67,6 +73,7 @@ class Scenario:
         self._audience = audience
         self._token = ""
         self._registered_at_ms = 0
+        self._first_bid: Facts = {}
 
     async def play(self) -> list[Facts]:
         """Every step's facts. DemoFailed where one does not come out."""
@@ -83,6 +90,7 @@ class Scenario:
                 (Step.RANK, self._rank),
                 (Step.SELECT, self._select),
                 (Step.TELL, self._tell),
+                (Step.VOTE, self._vote),
             )
             played = []
             for step, act in acts:
@@ -179,21 +187,11 @@ class Scenario:
         signal = {city.node_id: each["signals"][CATEGORY] for city, each in zip(CITIES, signals, strict=True)}
 
         async def bid(of: CityBid) -> Facts:
-            node = self._nodes.of(of.city)
-            wish = (MATERIAL_ID, str(of.base_price), "--distance-km", str(of.distance_km))
-            words = ("offer", "make", str(node.directory), *wish)
-            made = await self._nodes.json_command(node, *words)
-            return {
-                "from": made["from"],
-                "export_signal": signal[MUNICH.node_id],
-                "import_signal": signal[of.city.node_id],
-                "distance_km": Decimal(made["distance_km"]),
-                "breakdown": made["breakdown"],
-                "loop_cost": made["loop_cost"],
-                "command": self._nodes.shown(*words),
-            }
+            made = await self._make_bid(of, MATERIAL_ID)
+            return {"export_signal": signal[MUNICH.node_id], "import_signal": signal[of.city.node_id], **made}
 
         cities = await asyncio.gather(*map(bid, CITY_BIDS))
+        self._first_bid = cities[0]
         munich, path = self._nodes.of(MUNICH), f"{MATERIAL_PATH}/offers"
         answer = await client.post(munich, path, {"bidder": FARM, "base_price": FARM_PRICE}, self._token)
         local = {
@@ -247,6 +245,62 @@ class Scenario:
             asyncio.gather(*map(told, CITY_BIDS)), self._all_hear(client, available=False)
         )
         return {"bidders": losers, "heard": heard}
+
+    async def _vote(self, client: Client) -> Facts:
+        munich, proposals = self._nodes.of(MUNICH), "/api/v1/signals/proposals"
+        opens_ms = time.time_ns() // 1_000_000
+        proposal = signal_proposal(opens_ms, opens_ms + VOTING_WINDOW_MS)
+        vote_id = (await client.post(munich, proposals, proposal, self._token)).value["vote_id"]
+
+        async def closed() -> bool | None:
+            return (await client.get(munich, f"{proposals}/{vote_id}"))["status"] == "closed" or None
+
+        await client.until(munich, "closes the vote", closed, PATIENCE_S)
+        path = f"/api/v1/signals/votes/{vote_id}"
+        await client.post(munich, f"{path}/result", VOTE_RESULT, self._token)
+        certified = await client.post(munich, f"{path}/certify", {}, self._token)
+        published = await client.get(munich, "/api/v1/signals")
+        return {
+            "node": MUNICH.node_id,
+            "category": CATEGORY,
+            "results": certified.value["results"],
+            "requests": [f"POST {MUNICH.node_id}{place}" for place in (proposals, f"{path}/result", f"{path}/certify")],
+            "signals": [MUNICH.signal, published["signals"][CATEGORY]],
+            "bids": [self._first_bid, await self._bid_for_the_next_batch(client, published["signals"][CATEGORY])],
+        }
+
+    async def _bid_for_the_next_batch(self, client: Client, signal: Decimal) -> Facts:
+        """What the same bid costs the same city after the vote."""
+        of, munich = CITY_BIDS[0], self._nodes.of(MUNICH)
+        bidder = self._nodes.of(of.city)
+        document = spent_grain(time.time_ns() // 1_000_000, NEXT_MATERIAL_ID)
+        await client.post(munich, "/api/v1/material", document, self._token, "application/ld+json")
+
+        async def ready() -> bool | None:
+            heard = (await client.get(bidder, "/api/v1/federation/announcements"))["results"]
+            peers = (await client.get_as_operator(bidder, "/admin/v1/signals/peers"))["peers"]
+            knows = any(
+                peer["node"] == MUNICH.node_id and peer["configuration"]["signals"][CATEGORY] == signal
+                for peer in peers
+                if peer["configuration"] is not None
+            )
+            return (knows and any(entry["subject"] == NEXT_MATERIAL_ID for entry in heard)) or None
+
+        await client.until(bidder, "hears of the vote and of the next batch", ready, PATIENCE_S)
+        return await self._make_bid(of, NEXT_MATERIAL_ID)
+
+    async def _make_bid(self, of: CityBid, material_id: str) -> Facts:
+        node = self._nodes.of(of.city)
+        wish = (material_id, str(of.base_price), "--distance-km", str(of.distance_km))
+        words = ("offer", "make", str(node.directory), *wish)
+        made = await self._nodes.json_command(node, *words)
+        return {
+            "from": made["from"],
+            "distance_km": Decimal(made["distance_km"]),
+            "breakdown": made["breakdown"],
+            "loop_cost": made["loop_cost"],
+            "command": self._nodes.shown(*words),
+        }
 
 
 def _ranked(offer: Facts) -> Facts:

@@ -28,6 +28,7 @@ _TITLES: Final[Mapping[Step, str]] = {
     Step.RANK: "Munich ranks the bids by its own reckoning",
     Step.SELECT: "Munich selects",
     Step.TELL: "Everybody is told",
+    Step.VOTE: "Munich votes to keep more of it, and the next bid costs more",
 }
 
 Cell = str | Text
@@ -84,6 +85,7 @@ class Show:
             Step.RANK: self._rank,
             Step.SELECT: self._select,
             Step.TELL: self._tell,
+            Step.VOTE: self._vote,
         }[step]
         show(facts)
 
@@ -206,6 +208,24 @@ class Show:
             for entry in facts["heard"]
         ]
         self._table(("node", "its bid", "because", "available", ">hop", "from whom"), rows)
+
+    def _vote(self, facts: Facts) -> None:
+        results, (before, after) = facts["results"], facts["signals"]
+        for request in facts["requests"]:
+            self._request(request, "taken")
+        counts = f"{results['votes_for']:,} for, {results['votes_against']:,} against: {results['status']}"
+        self._say(f"{results['total_voted']:,} of {results['total_eligible']:,} voted, {counts}.")
+        rows = [
+            (
+                when,
+                _percent(signal),
+                _amount(bid["breakdown"]["export"]),
+                Text(_amount(bid["loop_cost"]), style="bold"),
+            )
+            for when, signal, bid in zip(("before", "after"), (before, after), facts["bids"], strict=True)
+        ]
+        self._table((f"{facts['bids'][0]['from']}'s bid", ">Munich's signal", ">export", ">LoopCost"), rows)
+        self._say("`loopd vote verify` recomputes the outcome from the vote's published record.")
 
     # How a line and a table look
 

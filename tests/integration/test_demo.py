@@ -109,6 +109,10 @@ def test_the_flow_of_the_specification_comes_out(tmp_path: Path) -> None:
     told = [(each["node"], each["status"]) for each in steps["tell"]["bidders"]]
     assert told == [("vienna.loop", "declined"), ("berlin.loop", "declined")]
     assert [each["available"] for each in steps["tell"]["heard"]] == [False, False]
+    vote = steps["vote"]
+    assert (vote["results"]["status"], vote["signals"]) == ("passed", [Decimal("0.4"), Decimal("0.5")])
+    costs = [(bid["from"], bid["breakdown"]["export"], bid["loop_cost"]) for bid in vote["bids"]]
+    assert costs == [("vienna.loop", 24, 104), ("vienna.loop", 30, 110)]
     assert not any(is_there(node["pid"]) for node in steps["start"]["nodes"])
     assert list(tmp_path.iterdir()) == []
 
