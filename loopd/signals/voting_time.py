@@ -54,3 +54,6 @@ class VotingTime:
                 await self.step()
             except Unavailable as error:
                 log.warning("votes_not_moved", error=str(error))
+            except Exception:
+                # The next vote's window must open and close all the same.
+                log.exception("votes_not_moved")
