@@ -84,7 +84,7 @@ class FederationSettings(RoomSettings):
         "Loopback, private and link-local addresses are never called otherwise.",
     )
     links: Literal["auto", "off"] = Field(
-        default="off",
+        default="auto",
         description="Whether one lasting connection is kept with each peer that can: what one lacks comes without its "
         "waiting, and most announcements as an id alone. Without one, every copy is a request of its own.",
     )
