@@ -26,7 +26,7 @@ from loopd.federation.requests import Destination, NodeRequests, normalise_endpo
 from loopd.federation.settings import FederationSettings
 from loopd.gossip.topology import inbound_room
 from loopd.identity import FEATURES, Identity
-from loopd.net.http_client import CallbackGate, DialError
+from loopd.net.http_client import CallbackGate, DialError, DialFailure
 from loopd.protocol.documents import check_document
 from loopd.protocol.errors import Conflict, Invalid, Refusal, Unauthorized
 from loopd.protocol.geo import Location
@@ -181,7 +181,7 @@ class Handshakes:
             except (DialError, Refusal) as error:
                 # A stranger who learned what the call met could look around in this node's network.
                 log.info("endpoint_not_verified", node=claim.node_id, endpoint=claim.endpoint, error=str(error))
-                raise HandshakeFailed("the endpoint could not be asked") from error
+                raise HandshakeFailed(_why_unasked(error)) from error
         if card.node_id != claim.node_id or card.public_key is None or card.public_key.raw != claim.public_key:
             raise HandshakeFailed("the endpoint shows another id or key")
         return card.location
@@ -395,6 +395,13 @@ class Handshakes:
             {"event": event, "endpoint": endpoint, "fingerprint": fingerprint},
         )
         log.info("handshake", node=node_id, outcome=event, endpoint=endpoint, fingerprint=fingerprint)
+
+
+def _why_unasked(error: Exception) -> str:
+    """What a stranger is told of a call to his endpoint: this node's rule where that forbade it, else nothing more."""
+    if isinstance(error, DialError) and error.kind is DialFailure.REFUSED_ADDRESS:
+        return "the endpoint lies in a network that this node does not call"
+    return "the endpoint could not be asked"
 
 
 def _standing_answer(record: NodeRecord) -> Answer:

@@ -27,5 +27,7 @@ def _describe(command: click.Command, context: click.Context) -> list[str]:
                 parts += _describe(child, click.Context(child, info_name=name, parent=context))
         return parts
     context.terminal_width = context.max_content_width = 100
+    # click keeps the help option under the names that the command's first context had; who asked first must not matter.
+    command._help_option = None
     usage = command.get_help(context).rstrip()
     return [f"## {context.command_path}\n\n```text\n{usage}\n```\n"]
