@@ -155,8 +155,6 @@ LINK_CLOSE_TIMEOUT_S = 2.0
 LINK_HEARTBEAT_S = 15.0
 # Copies of one link that are decided on in one transaction.
 LINK_COPIES_AT_ONCE = 64
-# Requests of one peer that are handled at a time; its further ones wait, within its credit.
-LINK_REQUESTS_AT_ONCE = 16
 # Ids that one peer offered and that wait for their body; beyond, the offer is put off.
 LINK_WAITING_MAX = 1024
 # What a node remembers to spare its links: messages of late, for itself and each link, and origins. The oldest is
