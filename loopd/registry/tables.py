@@ -72,12 +72,12 @@ def insert_record(
     """Keep a new record. None, and nothing is changed, where the id is taken."""
     subject = facts.subject
     quantity = Quantity(subject.quantity, subject.unit)
-    location = subject.location
+    location, base_quantity = subject.location, base_quantity_text(quantity)
     cursor = tx.execute(
         """INSERT INTO record (subject_id, kind, received, compacted, registered_at_ms, category, condition, quantity,
-            unit, dimension, base_quantity, lat, lon, available_from_ms, expires_ms, current_city, state,
-            state_changed_at_ms)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            unit, dimension, base_quantity, left_base_quantity, lat, lon, available_from_ms, expires_ms, current_city,
+            state, state_changed_at_ms)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (subject_id) DO NOTHING""",
         (
             subject.subject_id,
@@ -90,7 +90,8 @@ def insert_record(
             str(subject.quantity),
             subject.unit,
             quantity.dimension.value,
-            base_quantity_text(quantity),
+            base_quantity,
+            base_quantity,
             location.lat if location else None,
             location.lon if location else None,
             subject.available_from_ms,

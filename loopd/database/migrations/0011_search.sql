@@ -1,0 +1,1 @@
+-- Search (§8.1): places, texts, and the catalogue of what other cities announced.

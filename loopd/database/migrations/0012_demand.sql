@@ -1,0 +1,1 @@
+-- Demand that a city registered (wanted), and what it was matched with.

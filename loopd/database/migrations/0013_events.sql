@@ -1,0 +1,1 @@
+-- What happened, in order, for lists, streams and webhooks.

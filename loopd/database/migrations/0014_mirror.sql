@@ -1,0 +1,1 @@
+-- What other nodes decide alone and this one mirrors, version by version.

@@ -1,0 +1,1 @@
+-- The LoopCoin ledger (§5).
