@@ -1,0 +1,1 @@
+-- Offers, matches, transfers and transactions (§4.6, §7).
