@@ -47,6 +47,7 @@ from loopd.clock import SystemClock
 from loopd.database.database import Database
 from loopd.database.writer import Tx
 from loopd.directory import NodeDirectory
+from loopd.events.service import EventLog
 from loopd.exchange.service import MIRROR_PATH, Exchange
 from loopd.federation import nodes, own_key
 from loopd.federation.heard import HeardSubjects
@@ -125,6 +126,7 @@ class Node:
         self._clock = SystemClock()
         self._started_at_ms = self._clock.now_ms()
         audit = AuditLog(self._clock)
+        self._events = EventLog(self._clock)
         self._federation = Federation(
             identity,
             settings.federation,

@@ -181,3 +181,6 @@ VOTE_ROLL_MAX = 200_000
 VOTE_ROLL_PART_MAX = 5_000
 # Remarks on one node's signals that are kept; the oldest go.
 SIGNAL_REMARKS_PER_NODE_MAX = 20
+
+# Events. The data of one entry of the log: it names documents, it does not repeat them. Beyond: a bug of the caller.
+EVENT_DATA_MAX_BYTES = 4096
