@@ -50,7 +50,7 @@ from loopd.directory import NodeDirectory
 from loopd.events.service import EventLog
 from loopd.exchange.service import MIRROR_PATH, Exchange
 from loopd.federation import nodes, own_key
-from loopd.federation.heard import HeardSubjects
+from loopd.federation.heard import HeardHook, HeardSubjects
 from loopd.federation.own_key import OwnKey
 from loopd.federation.requests import Destination, NodeRequests
 from loopd.federation.service import Federation, Modules
@@ -67,9 +67,10 @@ from loopd.protocol.geo import Location
 from loopd.protocol.nodes import KnownNode
 from loopd.protocol.schemas import ENTITIES_BY_FILE, schema_file
 from loopd.protocol.signing import API_ROOT
+from loopd.protocol.subjects import HeardSubject
 from loopd.protocol.timestamps import format_timestamp
 from loopd.protocol.vocabulary import DEFAULT_SIGNAL, Feature
-from loopd.registry.service import Registry
+from loopd.registry.service import RecordListener, Registry
 from loopd.settings import Settings
 from loopd.signals.service import Signals
 from loopd.signals.voting import Voting
@@ -137,6 +138,7 @@ class Node:
             random.SystemRandom(),
             secrets.token_bytes,
             development=settings.daemon.development,
+            heard=self._tell_heard,
         )
         self._own_key = OwnKey(
             directory, identity, database, audit, self._clock, secrets.token_bytes, self._federation.tell_keys
@@ -152,7 +154,10 @@ class Node:
             self._tell_signals,
         )
         self._voting_time = VotingTime(self._voting, database, self._clock)
-        self._registry = Registry(identity, self._clock, audit, self._federation.announcer)
+        # Who follows the records, and what other nodes announce; each in the transaction of what it is told.
+        self._record_listeners: list[RecordListener] = []
+        self._heard_listeners: list[HeardHook] = []
+        self._registry = Registry(identity, self._clock, audit, self._federation.announcer, self._record_listeners)
         self._exchange = Exchange(
             identity,
             self._clock,
@@ -271,6 +276,10 @@ class Node:
         }
 
     # What the modules want of each other
+
+    def _tell_heard(self, tx: Tx, subject: HeardSubject) -> None:
+        for listener in self._heard_listeners:
+            listener(tx, subject)
 
     def _tell_signals(self, tx: Tx, configuration: dict[str, Any], valid_until_ms: int) -> None:
         """Send the peers what a vote decided; who does not take it fetches it when it is time to."""

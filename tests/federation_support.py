@@ -59,7 +59,7 @@ from loopd.protocol.signing import (
     announcement_signing_string,
     request_signing_string,
 )
-from loopd.protocol.subjects import Subject, SubjectKind, SubjectState
+from loopd.protocol.subjects import HeardSubject, Subject, SubjectKind, SubjectState
 from loopd.protocol.timestamps import format_timestamp
 from tests.link_wire import End, wire
 from tests.support import ManualClock
@@ -241,6 +241,7 @@ class City:
         self.answered: list[tuple[str, int, str]] = []
         self.offers: list[bytes] = []
         self.contacted: list[str] = []
+        self.told: list[HeardSubject] = []
         self.working = False
         self.directory = directory
         network.cities[identity.node_id] = self
@@ -264,6 +265,7 @@ class City:
             self.clock,
             random.Random(7),
             random.Random(self.node_id).randbytes,
+            heard=lambda tx, subject: self.told.append(subject),
         )
         nouns = (
             NodeRoutes(self.identity, self._statistics, {}),

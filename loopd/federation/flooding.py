@@ -20,6 +20,7 @@ from loopd.database.writer import Tx
 from loopd.federation import explain, heard, key_store, nodes, replay
 from loopd.federation.authentication import NodeCaller
 from loopd.federation.door import Door
+from loopd.federation.heard import HeardHook, nobody_listens
 from loopd.federation.introductions import Introductions, can_be_asked
 from loopd.federation.misbehaviour import Misbehaviour
 from loopd.federation.nodes import AddedBy, Introduction
@@ -110,7 +111,7 @@ class Flooding:
     """Takes announcements from peers.
 
     `decided` counts each decision by its reason; `came_by_request` is told of each message of which a copy was decided
-    on that came by a request.
+    on that came by a request; `heard` of each subject whose newest state was delivered, in that transaction.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class Flooding:
         came_by_request: Callable[[bytes], None] = lambda message_id: None,
         *,
         misbehaviour: Misbehaviour,
+        heard: HeardHook = nobody_listens,
     ) -> None:
         self._identity = identity
         self._settings = settings
@@ -137,6 +139,7 @@ class Flooding:
         self._decided = decided
         self._came_by_request = came_by_request
         self._misbehaviour = misbehaviour
+        self._heard = heard
         self._door = Door()
 
     async def receive(self, caller: NodeCaller, headers: Mapping[str, str], body: bytes) -> int:
@@ -262,7 +265,7 @@ class Flooding:
                 self._store(tx, received, decision.held, now_ms)
         explain.copy_came(tx, copy.message_id, copy.sender, copy.ttl, decision.reason.value, now_ms)
         if decision.deliver:
-            heard.deliver(tx, copy, now_ms)
+            self._heard(tx, heard.deliver(tx, copy, now_ms))
         if decision.forward is not None and received.relayable:
             self._outbox.flood(
                 tx,

@@ -1,6 +1,7 @@
 """What this node heard announced: the newest valid state of each subject of each origin (§9.3)."""
 
 import sqlite3
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -8,6 +9,7 @@ from loopd.clock import Clock
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.gossip.flood import Copy
+from loopd.protocol.announcement import Announcement
 from loopd.protocol.geo import Location
 from loopd.protocol.subjects import HeardSubject, SubjectKind
 from loopd.protocol.timestamps import format_timestamp
@@ -21,16 +23,24 @@ SELECT h.*, m.best_ttl FROM heard h JOIN message m ON m.message_id = h.message_i
 WHERE h.valid_until_ms > :now_ms AND h.heard_number < :before ORDER BY h.heard_number DESC LIMIT :limit
 """
 
+# Told of a subject whose newest state was delivered, in the transaction of that.
+HeardHook = Callable[[Tx, HeardSubject], None]
 
-def deliver(tx: Tx, copy: Copy, now_ms: int) -> None:
-    """Take a copy as the newest state of its subject; the engine decided that it is."""
+
+def nobody_listens(tx: Tx, subject: HeardSubject) -> None:
+    """The hook where no other room wants to know."""
+
+
+def deliver(tx: Tx, copy: Copy, now_ms: int) -> HeardSubject:
+    """Take a copy as the newest state of its subject; the engine decided that it is. Gives what is known of it now."""
     announcement = copy.announcement
     place = announcement.location
     tx.execute(
         "INSERT OR REPLACE INTO heard (origin, subject, subject_kind, message_id, revision, issued_at_ms, available,"
-        " category, quantity, unit, lat, lon, via, verified, received_at_ms, heard_number, valid_until_ms)"
+        " category, quantity, unit, lat, lon, via, verified, received_at_ms, heard_number, valid_until_ms,"
+        " state, available_from_ms, expires_ms)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
-        " (SELECT coalesce(max(heard_number), 0) + 1 FROM heard), ?)",
+        " (SELECT coalesce(max(heard_number), 0) + 1 FROM heard), ?, ?, ?, ?)",
         (
             copy.origin,
             announcement.subject,
@@ -48,8 +58,12 @@ def deliver(tx: Tx, copy: Copy, now_ms: int) -> None:
             copy.verified,
             now_ms,
             announcement.valid_until_ms,
+            announcement.state,
+            announcement.available_from_ms,
+            announcement.expires_ms,
         ),
     )
+    return _subject_of(announcement, copy)
 
 
 class HeardSubjects:
@@ -82,6 +96,28 @@ def heard_subject(row: sqlite3.Row) -> HeardSubject:
         bool(row["available"]),
         row["valid_until_ms"],
         bool(row["verified"]),
+        row["state"],
+        row["available_from_ms"],
+        row["expires_ms"],
+    )
+
+
+def _subject_of(announcement: Announcement, copy: Copy) -> HeardSubject:
+    return HeardSubject(
+        announcement.subject,
+        announcement.subject_kind,
+        copy.origin,
+        copy.message_id,
+        announcement.category,
+        announcement.quantity,
+        announcement.unit,
+        announcement.location,
+        announcement.available,
+        announcement.valid_until_ms,
+        copy.verified,
+        announcement.state,
+        announcement.available_from_ms,
+        announcement.expires_ms,
     )
 
 

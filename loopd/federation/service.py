@@ -19,6 +19,7 @@ from loopd.federation.announcing import Announcer
 from loopd.federation.authentication import NodeAuthenticator
 from loopd.federation.flooding import Flooding
 from loopd.federation.handshake import Answer, HandshakeFailed, Handshakes, Verdict
+from loopd.federation.heard import HeardHook, nobody_listens
 from loopd.federation.introductions import Introductions
 from loopd.federation.keeper import Company, Keeper
 from loopd.federation.links import Links
@@ -96,6 +97,7 @@ class Federation:
         random_bytes: Callable[[int], bytes],
         *,
         development: bool = False,
+        heard: HeardHook = nobody_listens,
     ) -> None:
         self._identity = identity
         self._settings = settings
@@ -128,6 +130,7 @@ class Federation:
             self._decided,
             lambda message_id: self.links.came_by_request(message_id),
             misbehaviour=self.misbehaviour,
+            heard=heard,
         )
         self.links = Links(
             identity,

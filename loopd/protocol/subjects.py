@@ -59,3 +59,6 @@ class HeardSubject:
     available: bool
     valid_until_ms: int
     verified: bool
+    state: str | None = None
+    available_from_ms: int | None = None
+    expires_ms: int | None = None

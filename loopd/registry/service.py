@@ -1,7 +1,7 @@
 """The registries' door: register, read, change of state, and what the rest of the node asks about records."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -48,6 +48,14 @@ class Announcer(Protocol):
         ...
 
 
+class RecordListener(Protocol):
+    """Another room that follows the records."""
+
+    def record_changed(self, tx: Tx, record: Record) -> None:
+        """A record is new, or what this node lays over it changed; in the transaction of that."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Registration:
     """What came of a registration: the stored record, and whether it is new."""
@@ -77,14 +85,22 @@ class Registry:
     """The records of this node, materials and products.
 
     Whatever writes takes the caller's `tx`, so that the record, its audit entry and its announcement are one. Reads by
-    key take any RowSource: a `tx`, or the database's point reads.
+    key take any RowSource: a `tx`, or the database's point reads. The `listeners` are told of every change, in order.
     """
 
-    def __init__(self, node: HomeNode, clock: Clock, audit: AuditLog, announcer: Announcer) -> None:
+    def __init__(
+        self,
+        node: HomeNode,
+        clock: Clock,
+        audit: AuditLog,
+        announcer: Announcer,
+        listeners: Sequence[RecordListener] = (),
+    ) -> None:
         self._city = node.city
         self._clock = clock
         self._audit = audit
         self._announcer = announcer
+        self._listeners = listeners
 
     def register(self, tx: Tx, document: Document) -> Registration:
         """Register a checked MaterialDNA or ProductDNA.
@@ -245,6 +261,8 @@ class Registry:
         return changed
 
     def _tell(self, tx: Tx, record: Record) -> None:
+        for listener in self._listeners:
+            listener.record_changed(tx, record)
         if has_expired(record.subject.expires_ms, self._clock.now_ms()):
             return
         if same_city(record.current_city, self._city):

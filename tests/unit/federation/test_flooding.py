@@ -6,14 +6,17 @@ from typing import Any
 import pytest
 
 from loopd.crypto.keys import NodeKey
+from loopd.database.writer import Tx
+from loopd.federation.heard import HeardSubjects
 from loopd.federation.nodes import AddedBy
 from loopd.federation.settings import FederationSettings
 from loopd.identity import Identity
 from loopd.net.http_client import PeerAnswer
+from loopd.protocol.errors import Unavailable
 from loopd.protocol.json_text import dump_json
 from loopd.protocol.nodes import PeerAuth, Standing
 from loopd.protocol.signing import ANNOUNCE_PATH, X_NODE_SIGNATURE
-from loopd.protocol.subjects import SubjectState
+from loopd.protocol.subjects import HeardSubject, SubjectState
 from tests.federation_support import (
     BERLIN,
     CONTEXT,
@@ -155,6 +158,27 @@ async def test_the_highest_revision_rules_whatever_the_order(met: City) -> None:
     assert met.decisions == {"accepted": 2, "superseded": 1, "duplicate": 1}
     (row,) = met.heard()
     assert (row["revision"], row["available"]) == (3, 0)
+
+
+async def test_other_rooms_are_told_of_each_newest_state_once(met: City) -> None:
+    first = message_of(ORIGIN, subject_of(expires_ms=NOW_MS + DAY_MS))
+    for _ in range(2):
+        await send_copy(met, RELAY, first, 2)
+    await send_copy(met, RELAY, message_of(ORIGIN, subject_of(state=SubjectState.WITHDRAWN), revision=2), 2)
+    assert [(told.available, told.state, told.expires_ms) for told in met.told] == [
+        (True, "available", NOW_MS + DAY_MS),
+        (False, "withdrawn", None),
+    ]
+    assert HeardSubjects(met.clock).find(met.database.points, GRAIN) == met.told[-1]
+
+
+async def test_what_another_room_cannot_keep_is_not_taken(met: City) -> None:
+    def fail(tx: Tx, subject: HeardSubject) -> None:
+        raise Unavailable("storage", "no room")
+
+    met.federation.flooding._heard = fail
+    answer = await send_copy(met, ORIGIN, message_of(ORIGIN), 3)
+    assert (answer.status, met.heard(), met.rows("SELECT 1 FROM message")) == (503, [], [])
 
 
 @pytest.mark.parametrize(

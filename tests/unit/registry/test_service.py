@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from loopd.audit.service import AuditLog
-from loopd.database import Database, DatabaseSettings
+from loopd.database import Database, DatabaseSettings, Tx
 from loopd.protocol.documents import Document, check_document
 from loopd.protocol.errors import Conflict, NotFound
 from loopd.protocol.subjects import Subject, SubjectKind, SubjectState
 from loopd.protocol.timestamps import format_timestamp
 from loopd.registry import service
 from loopd.registry.service import Registration, Registry, StatusChange
+from loopd.registry.tables import Record
 from tests.registry_support import (
     CONTEXT,
     NOW_MS,
@@ -30,6 +31,16 @@ from tests.support import ManualClock
 DAY_MS = 24 * 3_600_000
 
 
+class RecordingListener:
+    """Another room, which writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.changed: list[Record] = []
+
+    def record_changed(self, tx: Tx, record: Record) -> None:
+        self.changed.append(record)
+
+
 class Node:
     """A registry over a database, with what surrounds it in plain sight."""
 
@@ -38,7 +49,8 @@ class Node:
         self.clock = ManualClock(NOW_MS)
         self.audit = AuditLog(self.clock)
         self.announcer = RecordingAnnouncer()
-        self.registry = Registry(Munich(), self.clock, self.audit, self.announcer)
+        self.listener = RecordingListener()
+        self.registry = Registry(Munich(), self.clock, self.audit, self.announcer, [self.listener])
 
     async def register(self, document: Document) -> Registration:
         return await self.database.write(lambda tx: self.registry.register(tx, document))
@@ -91,6 +103,19 @@ async def test_a_material_is_kept_audited_and_announced(node: Node) -> None:
     assert stored.document == document.received
     assert await node.audited() == [(material_id(), "registered")]
     assert node.announcer.changed == [stored.subject]
+
+
+async def test_listeners_are_told_of_each_change_wherever_it_lies_and_of_no_repeat(node: Node) -> None:
+    elsewhere = material(1, current_city="Augsburg", expires=format_timestamp(NOW_MS + 1))
+    node.clock.advance(1)
+    for _ in range(2):
+        await node.register(elsewhere)
+    await node.update(status_update(1, "withdrawn", material_id=material_id(1)))
+    with pytest.raises(Conflict):
+        await node.update(status_update(2, "available", material_id=material_id(1)))
+    assert [record.subject.state.value for record in node.listener.changed] == ["available", "withdrawn"]
+    assert node.listener.changed[-1] == node.registry.find(node.database.points, material_id(1))
+    assert node.announcer.changed == []
 
 
 async def test_a_product_is_kept_with_its_condition(node: Node) -> None:
