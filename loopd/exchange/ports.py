@@ -1,10 +1,12 @@
 """What the exchange needs of the rest of the node, as it sees it. Fakes of these stand in for it in tests."""
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.protocol.geo import Location
+from loopd.protocol.lifecycle import MirroredEntity
 from loopd.protocol.nodes import KnownNode
 from loopd.protocol.subjects import HeardSubject, Subject, SubjectState
 from loopd.signals.rules import SignalReading
@@ -78,4 +80,24 @@ class Outbox(Protocol):
 
     def enqueue(self, tx: Tx, target: str, path: str, body: bytes, expires_at_ms: int, reference: str) -> None:
         """Queue a POST of `body` to `path` (from `/api/v1` on) of one known node, until `expires_at_ms`."""
+        ...
+
+
+class Mirror(Protocol):
+    """Tells the other side of a deal what this node, the seller's, decided."""
+
+    def changed(
+        self,
+        tx: Tx,
+        entity: MirroredEntity,
+        entity_id: str,
+        version: int,
+        document: Mapping[str, Any],
+        counterpart: str,
+    ) -> None:
+        """Tell the node `counterpart`, and whoever was told of it before, the new version of an entity.
+
+        `document` is the entity as it is answered, with its `status`. Each version is told once, versions rise. Of an
+        Offer they are told from its first Match on, and then all of them: `counterpart` is the Match's, or the last.
+        """
         ...

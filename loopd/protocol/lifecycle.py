@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +76,25 @@ BID = Lifecycle(
 )
 
 LIFECYCLES: tuple[Lifecycle, ...] = (OFFER, MATCH, TRANSFER, MATERIAL_STATUS, TRANSACTION, BID)
+
+
+class MirroredEntity(StrEnum):
+    """What the seller's node alone writes, and the other side of the deal mirrors."""
+
+    OFFER = "offer"
+    MATCH = "match"
+    TRANSFER = "transfer"
+    TRANSACTION = "transaction"
+
+    @property
+    def lifecycle(self) -> Lifecycle:
+        """The statuses that it goes through."""
+        return _MIRRORED[self]
+
+
+_MIRRORED: Mapping[MirroredEntity, Lifecycle] = {
+    MirroredEntity.OFFER: OFFER,
+    MirroredEntity.MATCH: MATCH,
+    MirroredEntity.TRANSFER: TRANSFER,
+    MirroredEntity.TRANSACTION: TRANSACTION,
+}
