@@ -9,6 +9,7 @@ from loopd.protocol.geo import Location
 from loopd.protocol.lifecycle import MirroredEntity
 from loopd.protocol.nodes import KnownNode
 from loopd.protocol.subjects import HeardSubject, Subject, SubjectState
+from loopd.protocol.transactions import Transaction
 from loopd.signals.rules import SignalReading
 
 
@@ -101,3 +102,64 @@ class Mirror(Protocol):
         Offer they are told from its first Match on, and then all of them: `counterpart` is the Match's, or the last.
         """
         ...
+
+
+class NoMirror:
+    """Tells nobody."""
+
+    def changed(
+        self,
+        tx: Tx,
+        entity: MirroredEntity,
+        entity_id: str,
+        version: int,
+        document: Mapping[str, Any],
+        counterpart: str,
+    ) -> None:
+        """Do nothing."""
+
+
+class SettlementHooks(Protocol):
+    """The ledger, as a transaction needs it. Called for every transaction; those without accounts ask for nothing."""
+
+    def hold(self, tx: Tx, transaction: Transaction) -> str | None:
+        """Hold what the buyer will pay; None where that stands, else the reason of the refusal in a word."""
+        ...
+
+    def post(self, tx: Tx, transaction: Transaction) -> bool:
+        """Pay, at delivery; whether all of it is posted now. Where it is not, `Transactions.settled` comes later."""
+        ...
+
+    def release(self, tx: Tx, transaction: Transaction) -> None:
+        """Give back what was held, at cancellation."""
+        ...
+
+    def freeze(self, tx: Tx, transaction: Transaction) -> None:
+        """Keep what was held until the dispute is resolved."""
+        ...
+
+    def describe(self, source: RowSource, transaction: Transaction) -> Mapping[str, Any] | None:
+        """What is known of the payment, as `GET .../settlement` tells it; None where the ledger knows nothing."""
+        ...
+
+
+class NoSettlement:
+    """A node without a ledger: nothing is held and nothing is paid."""
+
+    def hold(self, tx: Tx, transaction: Transaction) -> str | None:
+        """Refused where accounts are named: no money stands behind them here."""
+        return "no_ledger" if transaction.names_accounts else None
+
+    def post(self, tx: Tx, transaction: Transaction) -> bool:
+        """Nothing is ever posted."""
+        return False
+
+    def release(self, tx: Tx, transaction: Transaction) -> None:
+        """Nothing was held."""
+
+    def freeze(self, tx: Tx, transaction: Transaction) -> None:
+        """Nothing was held."""
+
+    def describe(self, source: RowSource, transaction: Transaction) -> Mapping[str, Any] | None:
+        """Nothing is known."""
+        return None
