@@ -19,10 +19,11 @@ import click
 from loopd.cli.failure import Failure
 from loopd.cli.options import json_option
 from loopd.cli.output import print_fields, print_json
+from loopd.demo.act import Act, Facts
 from loopd.demo.cast import MATERIAL_ID, MUNICH, VIENNA
 from loopd.demo.failure import DemoFailed
 from loopd.demo.nodes import USUAL_PORTS, Nodes, free_ports
-from loopd.demo.scenario import Audience, Facts, Scenario, Step
+from loopd.demo.scenario import Audience, Scenario
 from loopd.demo.show import Show
 from loopd.demo.stage import Recorded, Stage, end
 
@@ -106,10 +107,10 @@ def _show(as_json: bool) -> Show | None:
 
 
 class _Nobody(Audience):
-    def begins(self, step: Step) -> None:
+    def begins(self, act: Act) -> None:
         pass
 
-    def happened(self, step: Step, facts: Facts) -> None:
+    def happened(self, act: Act, facts: Facts) -> None:
         pass
 
 

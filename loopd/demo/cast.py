@@ -41,6 +41,14 @@ class CityBid:
     distance_km: int
 
 
+@dataclass(frozen=True, slots=True)
+class OpeningRing:
+    """How far an announcement goes from that many seconds after the registration on."""
+
+    radius_km: int
+    after_s: int
+
+
 MUNICH: Final = City("munich.loop", "Munich", "DE", 48.1351, 11.5820, Decimal("0.40"))
 VIENNA: Final = City("vienna.loop", "Vienna", "AT", 48.2082, 16.3738, Decimal("0.20"))
 BERLIN: Final = City("berlin.loop", "Berlin", "DE", 52.5200, 13.4050, Decimal("0.12"))
@@ -48,6 +56,10 @@ CITIES: Final = (MUNICH, VIENNA, BERLIN)
 
 # A chain: Berlin is no peer of Munich, so whatever they have to do with each other goes by way of Vienna at first.
 HANDSHAKES: Final = ((MUNICH, VIENNA), (VIENNA, BERLIN))
+
+# Vienna is 355 km from Munich, Berlin 504. Hours, as in the settings' default, would be long to watch.
+RINGS: Final = (OpeningRing(50, 0), OpeningRing(400, 3), OpeningRing(1000, 6))
+LISTENERS: Final = (VIENNA, BERLIN)
 
 # §12.1 gives 104 for Vienna with all its parts, and for Berlin the sum alone: 103 is reached with these.
 CITY_BIDS: Final = (CityBid(VIENNA, Decimal(60), 400), CityBid(BERLIN, Decimal(60), 590))

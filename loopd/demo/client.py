@@ -32,7 +32,7 @@ class Answer:
 
 
 class Client:
-    """Talks to the nodes. A node that has ended, or answers anything but 2xx, is a DemoFailed with its log."""
+    """Talks to the nodes. A node that has ended, or refuses what it was asked, is a DemoFailed with its log."""
 
     def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes
@@ -60,11 +60,19 @@ class Client:
 
     async def get_as_operator(self, node: Node, path: str) -> Any:
         """The JSON at a path of a node's admin socket."""
+        return (await self._ask_as_operator(node, path)).value
+
+    async def find_as_operator(self, node: Node, path: str) -> Any:
+        """The same; None where the node knows no such thing."""
+        answer = await self._ask_as_operator(node, path, may_be_absent=True)
+        return None if answer.status == 404 else answer.value
+
+    async def _ask_as_operator(self, node: Node, path: str, *, may_be_absent: bool = False) -> Answer:
         with short_unix_path(node.directory / "admin.sock") as socket_path:
             timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
             connector = aiohttp.UnixConnector(socket_path)
             async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-                return (await self._ask(session, node, "GET", f"http://loopd{path}")).value
+                return await self._ask(session, node, "GET", f"http://loopd{path}", may_be_absent=may_be_absent)
 
     async def until_up(self, node: Node, patience_s: float) -> None:
         """Wait until a node that was just started serves."""
@@ -98,6 +106,8 @@ class Client:
         url: str,
         data: bytes | None = None,
         headers: dict[str, str] | None = None,
+        *,
+        may_be_absent: bool = False,
     ) -> Answer:
         asked = f"{method} {url}"
         try:
@@ -109,6 +119,6 @@ class Client:
             raise await self._nodes.explain(node, f"{node.city.node_id} did not answer {asked}: {why}") from None
         except Refusal as refusal:
             raise node.failure(f"{node.city.node_id} answered {asked} with {status}, not JSON: {refusal}") from None
-        if status >= 300:
+        if status >= 300 and not (may_be_absent and status == 404):
             raise node.failure(f"{node.city.node_id} answered {asked} with {status}: {body.decode()}")
         return Answer(status, value)

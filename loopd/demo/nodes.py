@@ -1,6 +1,7 @@
 """The three daemons as processes, set up and started with the commands that an operator uses."""
 
 import asyncio
+import json
 import os
 import shlex
 import signal
@@ -15,7 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from loopd.demo.cast import CATEGORY, CITIES, City
+from loopd.demo.cast import CATEGORY, CITIES, RINGS, City
 from loopd.demo.failure import DemoFailed
 from loopd.demo.stage import AUTHORITY_NAME, POLL_S, Recorded, Stage, end
 from loopd.protocol.json_text import read_json
@@ -29,7 +30,6 @@ LOG_TAIL_BYTES: Final = 16 * 1024
 # A node that was killed closes its connections a moment before its process is gone.
 DEATH_PATIENCE_S: Final = 0.5
 
-_SIGNALS_HEADER: Final = "[signals]\n"
 _PROGRAM: Final = (sys.executable, "-m", "loopd")
 
 
@@ -58,6 +58,12 @@ class Node:
         if self.process is None:
             return None
         return Recorded(self.city.node_id, self.process.pid, self.address, str(self.directory))
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """What it has logged of one kind of event, oldest first."""
+        lines = self.log_file.read_bytes().splitlines(keepends=True)
+        entries = (json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"\n"))
+        return [entry for entry in entries if entry["event"] == event]
 
     def why_ended(self) -> str | None:
         """How its process ended, in words; None while it runs."""
@@ -104,7 +110,7 @@ class Nodes:
         return self.authority_directory / "ca.pem"
 
     async def set_up(self) -> None:
-        """Make a directory, key, certificate and database for each, all at once; and write its city's signal."""
+        """Make a directory, key, certificate and database for each, all at once; and write what is set for its city."""
         self._stage.clear()
         self._stage.record([])
         await asyncio.gather(*(self._init(node) for node in self._by_id.values()))
@@ -124,7 +130,7 @@ class Nodes:
         }
         words = [word for pair in options.items() for word in pair]
         await self.command(node, "init", str(node.directory), *words, "--dev")
-        _write_signal(node.directory / "loopd.toml", city.signal)
+        _write_settings(node.directory / "loopd.toml", city.signal)
 
     def start(self) -> None:
         """Start the daemons, in sessions of their own: what is typed at this terminal does not reach them."""
@@ -232,10 +238,15 @@ def _hold(held: ExitStack, wanted: int) -> int:
     return port
 
 
-def _write_signal(settings_file: Path, signal_value: Decimal) -> None:
-    """Put what the city voted for into its settings, where an operator would."""
+def _write_settings(settings_file: Path, signal_value: Decimal) -> None:
+    """Put what the city voted for, and the rings of this demonstration, into its settings, where an operator would."""
+    rings = ", ".join(f"{{ radius_km = {ring.radius_km}, after_s = {ring.after_s} }}" for ring in RINGS)
     text = settings_file.read_text()
-    if _SIGNALS_HEADER not in text:
-        raise DemoFailed(f"{settings_file} has no section for signals")
-    values = f"{_SIGNALS_HEADER}values = {{ {CATEGORY} = {signal_value} }}\n"
-    settings_file.write_text(text.replace(_SIGNALS_HEADER, values, 1))
+    for header, line in (
+        ("[federation]\n", f"rings = [{rings}]\n"),
+        ("[signals]\n", f"values = {{ {CATEGORY} = {signal_value} }}\n"),
+    ):
+        if header not in text:
+            raise DemoFailed(f"{settings_file} has no section {header.strip()}")
+        text = text.replace(header, header + line, 1)
+    settings_file.write_text(text)

@@ -4,7 +4,8 @@ from decimal import Decimal
 
 import pytest
 
-from loopd.demo.cast import BERLIN, CATEGORY, CITY_BIDS, MATERIAL_ID, MUNICH, VIENNA, City, CityBid, spent_grain
+from loopd.demo.cast import CATEGORY, CITY_BIDS, LISTENERS, MATERIAL_ID, MUNICH, RINGS, City, CityBid, spent_grain
+from loopd.gossip.rings import Ring, check_plan
 from loopd.protocol.documents import check_document
 from loopd.protocol.geo import Location, between_km
 from loopd.protocol.json_text import dump_json
@@ -23,8 +24,10 @@ def test_no_stated_way_is_shorter_than_the_great_circle(bid: CityBid) -> None:
     assert between_km(_place(MUNICH), _place(bid.city)) < bid.distance_km
 
 
-def test_who_hears_lies_within_the_default_radius() -> None:
-    assert max(between_km(_place(MUNICH), _place(city)) for city in (VIENNA, BERLIN)) < 1000
+def test_each_ring_reaches_one_city_more() -> None:
+    distances_km = [between_km(_place(MUNICH), _place(city)) for city in LISTENERS]
+    assert [sum(km <= ring.radius_km for km in distances_km) for ring in RINGS] == [0, 1, 2]
+    check_plan([Ring(ring.radius_km, ring.after_s * 1000) for ring in RINGS])
 
 
 def test_the_batch_is_a_material_with_all_that_is_required() -> None:

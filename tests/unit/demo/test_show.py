@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from loopd.demo.act import Act
+from loopd.demo.acts.announcing import INNER_RING, MIDDLE_RING
+from loopd.demo.acts.bidding import RANK, SELECT
 from loopd.demo.failure import DemoFailed
-from loopd.demo.scenario import Step
 from loopd.demo.show import Show
 
 # What steers a terminal; beside it, lines without a letter or digit are the moving part.
@@ -46,16 +48,16 @@ RANKING = {
 }
 
 
-def shown(stream: io.StringIO, step: Step, facts: dict[str, Any]) -> list[str]:
+def shown(stream: io.StringIO, act: Act, facts: dict[str, Any]) -> list[str]:
     show = Show(stream)
-    show.begins(step)
-    show.happened(step, facts)
+    show.begins(act)
+    show.happened(act, facts)
     text = CODES.sub("", stream.getvalue())
     return [" ".join(line.split()) for line in text.splitlines() if any(map(str.isalnum, line))]
 
 
 def test_every_place_in_the_ranking_has_its_reason() -> None:
-    heading, _, *rows = shown(io.StringIO(), Step.RANK, RANKING)
+    heading, _, *rows = shown(io.StringIO(), RANK, RANKING)
     assert heading == "1 Munich ranks the bids by its own reckoning"
     assert rows == [
         "1 munich-farm 1.00 1.00 1.00 1.00 50.00 local to Munich",
@@ -65,16 +67,27 @@ def test_every_place_in_the_ranking_has_its_reason() -> None:
     ]
 
 
+def ring(**facts: Any) -> dict[str, Any]:
+    return {"radius_km": 400, "opened_after_ms": 3040, "heard": [], "left_out": [], **facts}
+
+
 def test_a_signature_that_did_not_hold_is_shown_so() -> None:
     entry = {"node": "vienna.loop", "hop": 1, "ttl": 3, "via": "munich.loop", "verified": False, "after_ms": 7}
-    *_, row, _ = shown(io.StringIO(), Step.HEAR, {"heard": [entry]})
+    _, opened, _, row, _ = shown(io.StringIO(), MIDDLE_RING, ring(heard=[entry]))
+    assert opened == "The ring opened 3.0 s after the registration."
     assert row == "vienna.loop 1 3 munich.loop not verified 7 ms"
+
+
+def test_who_lies_outside_a_ring_is_named() -> None:
+    left_out = [{"node": "vienna.loop", "by": "munich.loop"}]
+    _, _, row, _ = shown(io.StringIO(), INNER_RING, ring(left_out=left_out))
+    assert row == "vienna.loop lies outside: munich.loop does not send it there."
 
 
 def test_a_terminal_gets_colour_and_no_line_beyond_the_width() -> None:
     terminal, pipe = Terminal(), io.StringIO()
-    shown(terminal, Step.RANK, RANKING)
-    shown(pipe, Step.RANK, RANKING)
+    shown(terminal, RANK, RANKING)
+    shown(pipe, RANK, RANKING)
     assert "\x1b[" in terminal.getvalue()
     assert "\x1b" not in pipe.getvalue()
     assert max(map(len, pipe.getvalue().splitlines())) <= 100
@@ -83,8 +96,8 @@ def test_a_terminal_gets_colour_and_no_line_beyond_the_width() -> None:
 def test_a_narrow_terminal_loses_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     facts = {"offers": [each for each in RANKING["offers"] if each["from"] != "vienna.loop"]}
-    wide = shown(io.StringIO(), Step.RANK, facts)
-    assert shown(Terminal(), Step.RANK, facts) == wide
+    wide = shown(io.StringIO(), RANK, facts)
+    assert shown(Terminal(), RANK, facts) == wide
 
 
 def test_what_is_to_be_typed_stands_on_one_line() -> None:
@@ -102,7 +115,7 @@ def test_markup_in_what_a_node_says_is_text() -> None:
         "reason": "[/]",
         "material": {"availability": "[blink]reserved"},
     }
-    lines = shown(io.StringIO(), Step.SELECT, facts)
+    lines = shown(io.StringIO(), SELECT, facts)
     assert lines[1:] == [
         "POST https://127.0.0.1/[bold]x[/bold] → 200",
         "selected: [red]farm[/red], reason: [/]",

@@ -1,0 +1,1 @@
+"""The acts, a file for those that belong together."""
