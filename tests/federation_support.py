@@ -390,8 +390,7 @@ class City:
     def look(self) -> None:
         """Let every worker look at the clock, which its sleep does not."""
         if self.working:
-            for worker, _ in self.federation._workers.values():
-                worker.wake()
+            self.federation.workers.wake_all()
 
 
 def admission_of(other: Identity, **changes: Any) -> Admission:

@@ -26,10 +26,12 @@ from loopd.federation.links import Links
 from loopd.federation.misbehaviour import Misbehaviour
 from loopd.federation.nodes import AddedBy, Admission
 from loopd.federation.outbox import Outbox
+from loopd.federation.peer_view import show_claim, show_peer
 from loopd.federation.requests import Destination, NodeRequests
 from loopd.federation.rotation import KeyStatements
 from loopd.federation.settings import FederationSettings
-from loopd.federation.worker import RequestAnswered, Surroundings, Worker, flood_route
+from loopd.federation.worker import RequestAnswered, Surroundings, flood_route
+from loopd.federation.workers import Workers
 from loopd.gossip.health import PeerHealth, Timing
 from loopd.gossip.reputation import Conduct
 from loopd.identity import Identity
@@ -39,7 +41,6 @@ from loopd.protocol.geo import Location
 from loopd.protocol.limits import SEEN_GRACE_MS
 from loopd.protocol.nodes import KnownNode, PeerAuth, Standing
 from loopd.protocol.subjects import Subject
-from loopd.protocol.timestamps import format_timestamp
 
 log = structlog.get_logger(__name__)
 
@@ -54,8 +55,6 @@ TRY_AGAIN_S = 5.0
 # A new key is taken up when the peers that can be reached know of it, or after this time.
 TELL_KEYS_S = 5.0
 TELL_KEYS_LOOK_S = 0.02
-# How long a worker rests that a bug of ours ended.
-RESTART_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +103,7 @@ class Federation:
         self._database = database
         self._audit = audit
         self._clock = clock
-        self._random = randomness
-        self._workers: dict[str, tuple[Worker, asyncio.Task[None]]] = {}
+        self.workers = Workers(randomness)
         self._housekeeper: asyncio.Task[None] | None = None
         self._modules: Modules | None = None
         self._asked_at_s: dict[str, float] = {}
@@ -143,7 +141,7 @@ class Federation:
             flood_route,
             lambda node: not self.key_statements.untold(node),
             self._floods_settled,
-            self._link_changed,
+            self.workers.wake,
         )
         self.keeper = Keeper(
             identity,
@@ -163,7 +161,7 @@ class Federation:
             learns=learns,
         )
         self.key_statements = KeyStatements(
-            identity.node_id, database, self.requests, audit, clock, self._wake_all, self.flooding.release
+            identity.node_id, database, self.requests, audit, clock, self.workers.wake_all, self.flooding.release
         )
         self.authenticator = NodeAuthenticator(
             identity.node_id,
@@ -184,8 +182,7 @@ class Federation:
             "SELECT node_id FROM node WHERE standing IN ('peer', 'pending', 'suspended')"
             " UNION SELECT target FROM outbox WHERE target IN (SELECT node_id FROM node)"
         )
-        for row in rows:
-            self._ensure_worker(row["node_id"])
+        self.workers.start(self._surroundings(modules), [row["node_id"] for row in rows])
         self._housekeeper = asyncio.create_task(self._keep_house(), name="federation-housekeeping")
         self.links.start()
         self.keeper.start()
@@ -194,74 +191,47 @@ class Federation:
         """End every worker. What was in flight is sent again after the next start."""
         await self.keeper.stop()
         await self.links.stop()
-        tasks = [task for _, task in self._workers.values()]
         if self._housekeeper is not None:
-            tasks.append(self._housekeeper)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._workers.clear()
+            self._housekeeper.cancel()
+            await asyncio.gather(self._housekeeper, return_exceptions=True)
+        await self.workers.stop()
         self._modules = None
 
-    def _ensure_worker(self, node_id: str) -> Worker | None:
-        modules = self._modules
-        if modules is None:
-            return None
-        known = self._workers.get(node_id)
-        if known is None or known[1].done():
-            around = Surroundings(
-                self._identity.node_id,
-                self._database,
-                self.requests,
-                self._clock,
-                Timing(probe_interval_ms=int(self._settings.probe_interval_s * 1000)),
-                modules.request_answered,
-                self._contacted,
-                self._shake_owed,
-                self.key_statements,
-                self.links.carries,
-                self.links.wake,
-            )
-            worker = Worker(node_id, around, self._random)
-            task = asyncio.create_task(worker.run(), name=f"worker-{node_id}")
-            task.add_done_callback(lambda done: self._worker_ended(node_id, done))
-            self._workers[node_id] = (worker, task)
-        return self._workers[node_id][0]
-
-    def _worker_ended(self, node_id: str, task: asyncio.Task[None]) -> None:
-        entry = self._workers.get(node_id)
-        if entry is not None and entry[1] is task:
-            del self._workers[node_id]
-        if not task.cancelled() and task.exception() is not None:
-            log.error("worker_failed", peer=node_id, exc_info=task.exception())
-            # A bug of ours must not silence a peer for good.
-            asyncio.get_running_loop().call_later(RESTART_S, self._ensure_worker, node_id)
+    def _surroundings(self, modules: Modules) -> Surroundings:
+        return Surroundings(
+            self._identity.node_id,
+            self._database,
+            self.requests,
+            self._clock,
+            Timing(probe_interval_ms=int(self._settings.probe_interval_s * 1000)),
+            modules.request_answered,
+            self._contacted,
+            self._shake_owed,
+            self.key_statements,
+            self.links.carries,
+            self.links.wake,
+        )
 
     def _queued(self, target: str | None) -> None:
         if target is None:
             self.links.queued()
-            for worker, _ in self._workers.values():
+            for worker in self.workers:
                 worker.flood_queued()
         else:
-            worker_of_target = self._ensure_worker(target)
-            if worker_of_target is not None:
-                worker_of_target.wake()
-
-    def _wake_all(self) -> None:
-        for worker, _ in self._workers.values():
-            worker.wake()
+            self.workers.ensure(target)
+            self.workers.wake(target)
 
     async def tell_keys(self) -> None:
         """Tell every peer that can be reached what was stated about keys, and wait for that, but not for long."""
-        self._wake_all()
+        self.workers.wake_all()
         for _ in range(round(TELL_KEYS_S / TELL_KEYS_LOOK_S)):
             if not self._owes_key_statement():
                 return
             await asyncio.sleep(TELL_KEYS_LOOK_S)
 
     def _owes_key_statement(self) -> bool:
-        for node_id, (worker, _) in self._workers.items():
-            health, node = worker.health, nodes.find(self._database.points, node_id)
+        for worker in self.workers:
+            health, node = worker.health, nodes.find(self._database.points, worker.node_id)
             if node is None or (health is not None and not health.may_send(self._clock.now_ms())):
                 continue
             if self.key_statements.untold(node):
@@ -269,21 +239,19 @@ class Federation:
         return False
 
     def _dismiss(self, node_id: str) -> None:
-        """The node was removed. What its worker still has in flight must not count for a node of that name to come."""
+        """The node was removed."""
         self.introductions.forget(node_id)
         self.misbehaviour.forget(node_id)
         self._asked_at_s.pop(node_id, None)
         self.links.end(node_id, "removed")
-        entry = self._workers.pop(node_id, None)
-        if entry is not None:
-            entry[1].cancel()
+        self.workers.dismiss(node_id)
 
     def _let_go(self, node_id: str) -> None:
         """The node is no peer any more; what waits for it alone still goes out."""
         self.introductions.forget(node_id)
         self._asked_at_s.pop(node_id, None)
         self.links.end(node_id, "let_go")
-        self._link_changed(node_id)
+        self.workers.wake(node_id)
 
     def _was_asked(self, node_id: str) -> None:
         self._asked_at_s[node_id] = self._clock.monotonic_s()
@@ -295,14 +263,9 @@ class Federation:
             await self._modules.peer_contacted(node, self.requests)
 
     async def _floods_settled(self, node_id: str) -> None:
-        entry = self._workers.get(node_id)
-        if entry is not None:
-            await entry[0].floods_settled()
-
-    def _link_changed(self, node_id: str) -> None:
-        entry = self._workers.get(node_id)
-        if entry is not None:
-            entry[0].wake()
+        worker = self.workers.find(node_id)
+        if worker is not None:
+            await worker.floods_settled()
 
     def _admitted(self, node_id: str) -> None:
         # Who shakes hands anew may have lost what it had: everything is offered once more, from the start.
@@ -314,9 +277,9 @@ class Federation:
             self._modules.decided(reason)
 
     async def _contacted_us(self, node_id: str) -> None:
-        entry = self._workers.get(node_id)
-        if entry is not None:
-            await entry[0].contacted_us()
+        worker = self.workers.find(node_id)
+        if worker is not None:
+            await worker.contacted_us()
 
     async def _keep_house(self) -> None:
         while True:
@@ -534,64 +497,22 @@ class Federation:
         rows = await self._database.all("SELECT * FROM node WHERE standing <> 'introduced' ORDER BY node_id")
         claims = await self._database.all("SELECT * FROM handshake_claim ORDER BY node_id")
         waiting = {row["node_id"]: row["waiting"] for row in await self._database.all(outbox.QUEUE_LENGTHS)}
-        listed = [self._listed_peer(nodes.node_record(row), waiting.get(row["node_id"], 0)) for row in rows]
-        return listed + [_listed_claim(nodes.handshake_claim(row)) for row in claims]
+        listed = [self._shown(nodes.node_record(row), waiting.get(row["node_id"], 0)) for row in rows]
+        return listed + [show_claim(nodes.handshake_claim(row)) for row in claims]
 
-    def _listed_peer(self, record: nodes.NodeRecord, waiting: int) -> dict[str, Any]:
-        node = record.known
-        entry = self._workers.get(node.node_id)
-        worker = entry[0] if entry is not None else None
-        health = worker.health if worker is not None else None
-        reputation = self.misbehaviour.of(node.node_id)
-        return {
-            "id": node.node_id,
-            "name": record.name,
-            "endpoint": node.endpoint,
-            "status": node.standing.value,
-            "auth": node.auth.value,
-            "admission": record.added_by.value,
-            "fingerprint": None if node.public_key is None else PublicKey(node.public_key).fingerprint,
-            "features": sorted(node.features),
-            "location": None if node.location is None else {"lat": node.location.lat, "lon": node.location.lon},
-            "health": None if health is None else health.state.value,
-            "round_trip_ms": None if worker is None else worker.round_trip_ms,
-            "last_success": _moment(None if health is None else health.last_success_ms),
-            "last_failure": _moment(None if health is None else health.last_failure_ms),
-            "next_attempt": _moment(None if health is None else health.next_attempt_at_ms),
-            "linked": self.links.carries(node.node_id),
-            "queue": waiting,
-            "conduct": reputation.conduct.value,
-            "score": round(reputation.points, 1),
-        }
+    def _shown(self, record: nodes.NodeRecord, waiting: int) -> dict[str, Any]:
+        node_id = record.known.node_id
+        worker = self.workers.find(node_id)
+        return show_peer(
+            record,
+            None if worker is None else worker.health,
+            None if worker is None else worker.round_trip_ms,
+            self.misbehaviour.of(node_id),
+            linked=self.links.carries(node_id),
+            waiting=waiting,
+        )
 
     def health_of(self, node_id: str) -> PeerHealth | None:
         """A peer's health, as far as its worker has looked."""
-        entry = self._workers.get(node_id)
-        return None if entry is None else entry[0].health
-
-
-def _moment(timestamp_ms: int | None) -> str | None:
-    return None if timestamp_ms is None else format_timestamp(timestamp_ms)
-
-
-def _listed_claim(claim: nodes.HandshakeClaim) -> dict[str, Any]:
-    return {
-        "id": claim.node_id,
-        "name": claim.name,
-        "endpoint": claim.endpoint,
-        "status": "waiting",
-        "auth": None,
-        "admission": AddedBy.HANDSHAKE.value,
-        "fingerprint": None if claim.public_key is None else PublicKey(claim.public_key).fingerprint,
-        "features": sorted(claim.features),
-        "location": None,
-        "health": None,
-        "round_trip_ms": None,
-        "last_success": None,
-        "last_failure": None,
-        "next_attempt": None,
-        "linked": False,
-        "queue": 0,
-        "conduct": None,
-        "score": None,
-    }
+        worker = self.workers.find(node_id)
+        return None if worker is None else worker.health

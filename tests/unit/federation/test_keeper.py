@@ -344,7 +344,8 @@ async def test_a_chosen_peer_that_is_gone_for_long_gives_its_place(tmp_path: Pat
     async with node_and_its_hub(tmp_path, near(0)) as (munich, *_):
         await look(munich)
         assert "near0.loop" in peers_of(munich)
-        worker = munich.federation._workers["near0.loop"][0]
+        worker = munich.federation.workers.find("near0.loop")
+        assert worker is not None
         now_ms = munich.clock.now_ms()
         for absent_ms, stays in ((6 * DAY_MS, True), (7 * DAY_MS, False)):
             since_ms = now_ms - absent_ms

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from loopd.federation import replay, service
+from loopd.federation import replay, workers
 from loopd.federation.handshake import HandshakeFailed
 from loopd.federation.heard import HeardSubjects
 from loopd.protocol.errors import Conflict, Refusal, Unavailable
@@ -69,7 +69,7 @@ async def test_a_worker_that_dies_of_a_bug_comes_back(cities: list[City], monkey
             raise RuntimeError("a bug")
 
     monkeypatch.setattr(munich, "_was_contacted", once)
-    monkeypatch.setattr(service, "RESTART_S", 0.01)
+    monkeypatch.setattr(workers, "RESTART_S", 0.01)
     await munich.federation.stop()
     await munich.start()
     await befriend(munich, vienna)
@@ -81,7 +81,7 @@ async def test_a_worker_that_dies_of_a_bug_comes_back(cities: list[City], monkey
 async def test_a_storage_that_is_busy_delays_a_worker_and_no_more(cities: list[City]) -> None:
     munich, vienna, _ = cities
     await befriend(munich, vienna)
-    worker = munich.federation._ensure_worker("vienna.loop")
+    worker = munich.federation.workers.ensure("vienna.loop")
     assert worker is not None
     turn, refusals = worker._turn, []
 

@@ -187,7 +187,7 @@ async def test_a_request_queued_just_as_the_worker_ends_is_not_forgotten(cities:
     munich, vienna, _ = cities
     await munich.admit(vienna.identity, standing=Standing.INTRODUCED)
     await vienna.admit(munich.identity, standing=Standing.INTRODUCED)
-    worker = munich.federation._ensure_worker("vienna.loop")
+    worker = munich.federation.workers.ensure("vienna.loop")
     assert worker is not None
     looked = worker._has_requests
 
