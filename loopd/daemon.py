@@ -47,7 +47,7 @@ from loopd.clock import SystemClock
 from loopd.database.database import Database
 from loopd.database.writer import Tx
 from loopd.directory import NodeDirectory
-from loopd.events.service import EventLog
+from loopd.events.service import EventKind, EventLog
 from loopd.exchange.service import MIRROR_PATH, Exchange
 from loopd.federation import nodes, own_key
 from loopd.federation.heard import HeardHook, HeardSubjects
@@ -134,6 +134,7 @@ class Node:
             database,
             client,
             audit,
+            self._events,
             self._clock,
             random.SystemRandom(),
             secrets.token_bytes,
@@ -143,7 +144,7 @@ class Node:
         self._own_key = OwnKey(
             directory, identity, database, audit, self._clock, secrets.token_bytes, self._federation.tell_keys
         )
-        self._signals = Signals(identity.node_id, identity.context_url, settings.signals, self._clock)
+        self._signals = Signals(identity.node_id, identity.context_url, settings.signals, self._clock, self._events)
         self._voting = Voting(
             identity.node_id,
             identity.context_url,
@@ -157,11 +158,14 @@ class Node:
         # Who follows the records, and what other nodes announce; each in the transaction of what it is told.
         self._record_listeners: list[RecordListener] = []
         self._heard_listeners: list[HeardHook] = []
-        self._registry = Registry(identity, self._clock, audit, self._federation.announcer, self._record_listeners)
+        self._registry = Registry(
+            identity, self._clock, audit, self._events, self._federation.announcer, self._record_listeners
+        )
         self._exchange = Exchange(
             identity,
             self._clock,
             audit,
+            self._events,
             self._registry,
             self._signals,
             nodes,
@@ -278,11 +282,15 @@ class Node:
     # What the modules want of each other
 
     def _tell_heard(self, tx: Tx, subject: HeardSubject) -> None:
+        data = {"origin": subject.origin, "category": subject.category, "available": subject.available}
+        self._events.append(tx, EventKind.SUBJECT_HEARD, subject.subject_id, data)
         for listener in self._heard_listeners:
             listener(tx, subject)
 
     def _tell_signals(self, tx: Tx, configuration: dict[str, Any], valid_until_ms: int) -> None:
-        """Send the peers what a vote decided; who does not take it fetches it when it is time to."""
+        """Tell everybody here and the peers what a vote decided; who does not take it fetches it when it is time to."""
+        span = {name: configuration[name] for name in ("valid_from", "valid_until")}
+        self._events.append(tx, EventKind.SIGNALS_CHANGED, self._identity.node_id, span)
         body = dump_json(configuration)
         for peer in nodes.peers(tx):
             if Feature.MIRROR in peer.features:

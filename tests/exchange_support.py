@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from loopd.audit.service import AuditLog
 from loopd.database import Database, DatabaseSettings, RowSource, Tx
+from loopd.events.service import EventLog
 from loopd.exchange.ports import Records
 from loopd.exchange.service import BidWish, Exchange
 from loopd.protocol.documents import Document, check_document
@@ -228,11 +229,12 @@ class ExchangeNode:
         self.database = database
         self.clock = clock
         self.audit = AuditLog(clock)
+        self.events = EventLog(clock)
         self.records = FakeRecords(clock)
         self.directory = FakeDirectory()
         self.heard = FakeHeard()
         self.outbox = RecordingOutbox()
-        self.signals = Signals(home.node_id, CONTEXT, SignalsSettings(values=dict(signals)), clock)
+        self.signals = Signals(home.node_id, CONTEXT, SignalsSettings(values=dict(signals)), clock, self.events)
         self.chance = (f"{number:016x}" for number in itertools.count(1))
         self.exchange = self.exchange_over(self.records)
 
@@ -242,6 +244,7 @@ class ExchangeNode:
             self.home,
             self.clock,
             self.audit,
+            self.events,
             records,
             self.signals,
             self.directory,

@@ -30,6 +30,7 @@ from loopd.audit.service import AuditLog
 from loopd.crypto.hop_chain import hop_anchor
 from loopd.crypto.keys import NodeKey, encode_signature
 from loopd.database import Database, DatabaseSettings
+from loopd.events.service import EventLog
 from loopd.federation import nodes, replay
 from loopd.federation.authentication import NodeCaller
 from loopd.federation.nodes import AddedBy, Admission
@@ -262,6 +263,7 @@ class City:
             self.database,
             client,
             self.audit,
+            EventLog(self.clock),
             self.clock,
             random.Random(7),
             random.Random(self.node_id).randbytes,

@@ -21,6 +21,7 @@ from loopd.api.settings import ApiSettings
 from loopd.api.tokens import TokenStore
 from loopd.audit.service import AuditLog
 from loopd.database import Database, DatabaseSettings
+from loopd.events.service import EventLog
 from loopd.protocol.subjects import SubjectState
 from loopd.registry.service import Registry
 from tests.registry_support import NOW_MS, Munich, RecordingAnnouncer
@@ -58,7 +59,7 @@ class RegistryApi:
         self._database = database
         self.clock = clock
         self.announcer = RecordingAnnouncer()
-        self.registry = Registry(Munich(), clock, AuditLog(clock), self.announcer)
+        self.registry = Registry(Munich(), clock, AuditLog(clock), EventLog(clock), self.announcer)
 
     async def get(self, path: str) -> HttpAnswer:
         async with self._session.get(URL(self.base + path, encoded=True)) as answer:

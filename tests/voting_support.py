@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from loopd.audit.service import AuditLog
 from loopd.crypto.keys import NodeKey
 from loopd.database import Database, DatabaseSettings, Tx
+from loopd.events.service import EventLog
 from loopd.protocol.documents import check_document, dump_json
 from loopd.protocol.timestamps import format_timestamp, parse_timestamp
 from loopd.signals.ballots import Choice, Receipt, RollEntry, credential_hash, voter_hash
@@ -58,7 +59,7 @@ class VotingNode:
 
     def restart(self) -> None:
         """New services over the same database, as after a restart."""
-        self.signals = Signals(NODE, CONTEXT, self.settings, self.clock)
+        self.signals = Signals(NODE, CONTEXT, self.settings, self.clock, EventLog(self.clock))
         self.voting = Voting(NODE, CONTEXT, lambda: KEY, self.settings, AuditLog(self.clock), self.clock, self.tell)
 
     def tell(self, tx: Tx, configuration: dict[str, Any], valid_until_ms: int) -> None:

@@ -9,6 +9,7 @@ from loopd.clock import Clock
 from loopd.database.database import Database
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
+from loopd.events.service import EventKind, EventLog
 from loopd.exchange import tables
 from loopd.exchange.ports import Heard, HomeNode, NodeDirectory, Outbox, SignalReadings
 from loopd.exchange.rules import (
@@ -45,6 +46,7 @@ class Bidding:
         node: HomeNode,
         clock: Clock,
         audit: AuditLog,
+        events: EventLog,
         signals: SignalReadings,
         directory: NodeDirectory,
         heard: Heard,
@@ -54,6 +56,7 @@ class Bidding:
         self._node = node
         self._clock = clock
         self._audit = audit
+        self._events = events
         self._signals = signals
         self._directory = directory
         self._heard = heard
@@ -140,6 +143,8 @@ class Bidding:
             bid.subject_id,
             {"event": "bid_decided", "offer": bid.offer_id, "owner": bid.owner, "status": state.value},
         )
+        told = {"offer": bid.offer_id, "owner": bid.owner, "status": state.value}
+        self._events.append(tx, EventKind.BID_TOLD, bid.subject_id, told)
         return bid.number
 
     def _new_offer_id(self) -> str:

@@ -1,6 +1,6 @@
 """The exchange's door: bids on what this node hosts, the owner's selection, and this node's bids at other cities.
 
-Whatever writes takes the caller's `tx`, so that a bid, its audit entry and its outbox line are one.
+Whatever writes takes the caller's `tx`, so that a bid, its audit entry, its events and its outbox line are one.
 """
 
 import secrets
@@ -15,6 +15,7 @@ from loopd.clock import Clock
 from loopd.database.database import Database
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
+from loopd.events.service import EventKind, EventLog
 from loopd.exchange import tables
 from loopd.exchange.bidding import Bidding
 from loopd.exchange.ports import Heard, HomeNode, HostedRecord, NodeDirectory, Outbox, Records, SignalReadings
@@ -48,12 +49,16 @@ from loopd.protocol.geo import Location
 from loopd.protocol.ids import SUBJECT_ID_MAX_CHARACTERS
 from loopd.protocol.json_text import dump_json, read_json
 from loopd.protocol.limits import BID_STATUS_DELIVERY_MS, LIVE_BIDS_PER_SUBJECT_MAX
+from loopd.protocol.money import amount_json
 from loopd.protocol.quantity import Quantity
 from loopd.protocol.subjects import Subject, SubjectKind, SubjectState
 from loopd.protocol.timestamps import format_timestamp
 from loopd.protocol.vocabulary import Feature
 
 MIRROR_PATH = "/api/v1/federate/mirror"
+
+# A bid that had ended before is told of to nobody.
+_OUTCOME_EVENTS = {BidState.SELECTED: EventKind.BID_SELECTED, BidState.DECLINED: EventKind.BID_DECLINED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,7 @@ class Exchange:
         node: HomeNode,
         clock: Clock,
         audit: AuditLog,
+        events: EventLog,
         records: Records,
         signals: SignalReadings,
         directory: NodeDirectory,
@@ -87,11 +93,12 @@ class Exchange:
         self._node = node
         self._clock = clock
         self._audit = audit
+        self._events = events
         self._records = records
         self._signals = signals
         self._directory = directory
         self._outbox = outbox
-        self._bidding = Bidding(node, clock, audit, signals, directory, heard, outbox, random_hex)
+        self._bidding = Bidding(node, clock, audit, events, signals, directory, heard, outbox, random_hex)
 
     def make_bid(self, tx: Tx, wish: BidWish) -> dict[str, Any]:
         """Bid on a subject, here or at the city that announced it; gives the bid with its cost.
@@ -234,6 +241,7 @@ class Exchange:
         tables.close_bids(tx, selection, outcomes)
         for each, state in outcomes:
             self._tell(tx, each, state, reason, now_ms)
+            self._record_outcome(tx, each, state, reason)
         self._records.change_state(tx, subject_id, SubjectState.RESERVED, f"bid {winner.bid.number} selected")
         self._audit.append(
             tx,
@@ -298,6 +306,10 @@ class Exchange:
                 "document_sha256": None if bid.document_digest is None else bid.document_digest.hex(),
             },
         )
+        price = amount_json(bid.terms.base_minor)
+        self._events.append(
+            tx, EventKind.BID_RECEIVED, bid.subject_id, {"bid": number, "bidder": bid.bidder, "base_price": price}
+        )
         return number
 
     def _standing(self, source: RowSource, subject: Subject) -> Selection | None:
@@ -359,16 +371,22 @@ class Exchange:
         subject = record.subject
         return listing_json(subject.kind, subject.subject_id, ranked, selection, _asking_price(record), now_ms)
 
+    def _record_outcome(self, tx: Tx, judged: Judged, state: BidState, selected_by: SelectionReason) -> None:
+        kind = _OUTCOME_EVENTS.get(state)
+        if kind is not None:
+            bid = judged.bid
+            data = {"bid": bid.number, "bidder": bid.bidder, "reason": _outcome_reason(judged, state, selected_by)}
+            self._events.append(tx, kind, bid.subject_id, data)
+
     def _tell(self, tx: Tx, judged: Judged, state: BidState, selected_by: SelectionReason, now_ms: int) -> None:
         """Queue a bid's outcome for the node that made it, if that node understands it."""
         bid = judged.bid
-        if bid.local or bid.offer_id is None or state not in (BidState.SELECTED, BidState.DECLINED):
+        if bid.local or bid.offer_id is None or state not in _OUTCOME_EVENTS:
             return
         node = self._directory.find(tx, bid.bidder)
         # Of a node that a peer introduced no features are known; that it names its bids shows that it is one of ours.
         if node is None or (node.features and Feature.MIRROR not in node.features):
             return
-        reason = selected_by.value if state is BidState.SELECTED else judged.unranked or "other_offer_selected"
         document = bid_status(
             context_url=self._node.context_url,
             owner=self._node.node_id,
@@ -376,7 +394,7 @@ class Exchange:
             kind=bid.kind,
             subject_id=bid.subject_id,
             status=state.value,
-            reason=reason,
+            reason=_outcome_reason(judged, state, selected_by),
             version=1,
             updated_at_ms=now_ms,
         )
@@ -390,6 +408,10 @@ def _outcome(judged: Judged, winner: Judged, now_ms: int) -> BidState:
     if judged.bid.number == winner.bid.number:
         return BidState.SELECTED
     return BidState.EXPIRED if judged.bid.has_expired(now_ms) else BidState.DECLINED
+
+
+def _outcome_reason(judged: Judged, state: BidState, selected_by: SelectionReason) -> str:
+    return selected_by.value if state is BidState.SELECTED else judged.unranked or "other_offer_selected"
 
 
 def _was_made_before(bid: NewBid, live: Bid) -> bool:

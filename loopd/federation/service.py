@@ -14,6 +14,7 @@ from loopd.clock import Clock
 from loopd.crypto.keys import PublicKey
 from loopd.database.database import Database
 from loopd.database.writer import Tx
+from loopd.events.service import EventLog
 from loopd.federation import announcing, choices, explain, heard, key_store, nodes, outbox, replay
 from loopd.federation.announcing import Announcer
 from loopd.federation.authentication import NodeAuthenticator
@@ -91,6 +92,7 @@ class Federation:
         database: Database,
         client: PeerClient,
         audit: AuditLog,
+        events: EventLog,
         clock: Clock,
         randomness: random.Random,
         random_bytes: Callable[[int], bytes],
@@ -102,6 +104,7 @@ class Federation:
         self._settings = settings
         self._database = database
         self._audit = audit
+        self._events = events
         self._clock = clock
         self.workers = Workers(randomness)
         self._housekeeper: asyncio.Task[None] | None = None
@@ -202,6 +205,7 @@ class Federation:
             self._identity.node_id,
             self._database,
             self.requests,
+            self._events,
             self._clock,
             Timing(probe_interval_ms=int(self._settings.probe_interval_s * 1000)),
             modules.request_answered,

@@ -18,6 +18,7 @@ import structlog
 from loopd.clock import Clock
 from loopd.database.database import Database
 from loopd.database.writer import Tx
+from loopd.events.service import EventKind, EventLog
 from loopd.federation import explain, health_store, key_store, nodes, outbox
 from loopd.federation.handshake import NodeCard, read_node_info
 from loopd.federation.outbox import Entry, FloodEntry, RequestEntry
@@ -88,6 +89,7 @@ class Surroundings:
     own_node_id: str
     database: Database
     requests: NodeRequests
+    events: EventLog
     clock: Clock
     timing: Timing
     request_answered: RequestAnswered
@@ -212,7 +214,14 @@ class Worker:
         if after.state is not before.state:
             log.info("peer_health", peer=self.node_id, state=after.state.value, was=before.state.value)
         if health_store.worth_storing(before, after):
-            await around.database.write(lambda tx: health_store.save(tx, self.node_id, after))
+
+            def unit(tx: Tx) -> None:
+                health_store.save(tx, self.node_id, after)
+                if after.state is not before.state:
+                    moved = {"status": after.state.value, "was": before.state.value}
+                    around.events.append(tx, EventKind.PEER_STATUS, self.node_id, moved)
+
+            await around.database.write(unit)
 
     async def _probe(self, node: KnownNode) -> None:
         """Ask for the node's NodeInfo: is it there, is it still itself, and where is it?"""

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from loopd.audit.service import AuditKind, AuditLog
 from loopd.clock import Clock
 from loopd.database import RowSource, Tx
+from loopd.events.service import EventKind, EventLog
 from loopd.protocol.documents import Document, read_json
 from loopd.protocol.errors import Conflict, NotFound
 from loopd.protocol.limits import LIST_MAX_BYTES
@@ -27,6 +28,12 @@ from loopd.registry.tables import Reader, Record, UpdateText
 
 REGISTERED = "registered"
 EXPIRED = "expired"
+
+_REGISTERED_EVENTS = {
+    SubjectKind.MATERIAL: EventKind.MATERIAL_REGISTERED,
+    SubjectKind.PRODUCT: EventKind.PRODUCT_REGISTERED,
+}
+_STATUS_EVENTS = {SubjectKind.MATERIAL: EventKind.MATERIAL_STATUS, SubjectKind.PRODUCT: EventKind.PRODUCT_STATUS}
 
 
 class HomeNode(Protocol):
@@ -84,8 +91,9 @@ class Page:
 class Registry:
     """The records of this node, materials and products.
 
-    Whatever writes takes the caller's `tx`, so that the record, its audit entry and its announcement are one. Reads by
-    key take any RowSource: a `tx`, or the database's point reads. The `listeners` are told of every change, in order.
+    Whatever writes takes the caller's `tx`, so that the record, its audit entry, its event and its announcement are
+    one. Reads by key take any RowSource: a `tx`, or the database's point reads. The `listeners` are told of every
+    change, in order.
     """
 
     def __init__(
@@ -93,12 +101,14 @@ class Registry:
         node: HomeNode,
         clock: Clock,
         audit: AuditLog,
+        events: EventLog,
         announcer: Announcer,
         listeners: Sequence[RecordListener] = (),
     ) -> None:
         self._city = node.city
         self._clock = clock
         self._audit = audit
+        self._events = events
         self._announcer = announcer
         self._listeners = listeners
 
@@ -125,6 +135,8 @@ class Registry:
                 "document_sha256": hashlib.sha256(document.received).hexdigest(),
             },
         )
+        data = {"category": subject.category, "quantity": subject.quantity, "unit": subject.unit}
+        self._events.append(tx, _REGISTERED_EVENTS[subject.kind], subject.subject_id, data)
         self._tell(tx, record)
         return Registration(record, created=True)
 
@@ -257,6 +269,8 @@ class Registry:
                 "update": None if update is None else update.update_id,
             },
         )
+        moved = {"status": state.value, "was": record.subject.state.value}
+        self._events.append(tx, _STATUS_EVENTS[record.subject.kind], record.subject.subject_id, moved)
         self._tell(tx, changed)
         return changed
 

@@ -8,6 +8,7 @@ import structlog
 from loopd.clock import Clock
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
+from loopd.events.service import EventKind, EventLog
 from loopd.protocol.documents import Document
 from loopd.protocol.errors import Invalid, NotFound
 from loopd.protocol.timestamps import format_timestamp
@@ -29,11 +30,14 @@ log = structlog.get_logger(__name__)
 class Signals:
     """Readings in basis points for the LoopCost, and the configuration that this node publishes (§6.1)."""
 
-    def __init__(self, node_id: str, context_url: str, settings: SignalsSettings, clock: Clock) -> None:
+    def __init__(
+        self, node_id: str, context_url: str, settings: SignalsSettings, clock: Clock, events: EventLog
+    ) -> None:
         self._node_id = node_id
         self._context_url = context_url
         self._settings = settings
         self._clock = clock
+        self._events = events
 
     def own(self, source: RowSource) -> SignalConfiguration:
         """This node's configuration in force: what the last vote decided, or before the first what the settings say."""
@@ -108,10 +112,19 @@ class Signals:
         if configuration.node_id != node_id:
             raise Invalid("origin_mismatch", "A node publishes its own signals alone.", {"node": configuration.node_id})
         now_ms = self._clock.now_ms()
-        for remark in remarks_on(tables.known_configurations(tx, node_id), configuration, now_ms):
+        known = tables.known_configurations(tx, node_id)
+        for remark in remarks_on(known, configuration, now_ms):
             if tables.save_remark(tx, node_id, remark, now_ms):
                 log.warning("signals_odd", node=node_id, kind=remark.kind.value, categories=remark.categories)
         tables.save(tx, configuration, now_ms)
+        if not known or (
+            known[-1].valid_from_ms <= configuration.valid_from_ms and known[-1].signals != configuration.signals
+        ):
+            span = {
+                "valid_from": format_timestamp(configuration.valid_from_ms),
+                "valid_until": format_timestamp(configuration.valid_until_ms),
+            }
+            self._events.append(tx, EventKind.SIGNALS_CHANGED, node_id, span)
         return configuration
 
     def due(self, source: RowSource, node_ids: Iterable[str]) -> list[str]:

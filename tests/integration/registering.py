@@ -12,6 +12,7 @@ from pathlib import Path
 from loopd.audit.service import AuditLog
 from loopd.clock import SystemClock
 from loopd.database import Database, DatabaseSettings
+from loopd.events.service import EventLog
 from loopd.protocol.documents import check_document
 from loopd.registry.rules import MATERIAL_TYPE
 from loopd.registry.service import Registry
@@ -22,7 +23,7 @@ WORKERS = 8
 
 async def main(path: Path, first: int) -> None:
     clock = SystemClock()
-    registry = Registry(Munich(), clock, AuditLog(clock), RecordingAnnouncer())
+    registry = Registry(Munich(), clock, AuditLog(clock), EventLog(clock), RecordingAnnouncer())
     numbers = count(first)
     async with await Database.open(path, DatabaseSettings(), clock) as database:
 

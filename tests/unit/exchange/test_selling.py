@@ -408,7 +408,7 @@ async def test_products_are_bid_for_with_the_default_signal(munich: ExchangeNode
 
 
 async def test_of_a_hundred_selections_at_once_one_wins(munich: ExchangeNode) -> None:
-    registry = Registry(Munich(), munich.clock, munich.audit, announcer := RecordingAnnouncer())
+    registry = Registry(Munich(), munich.clock, munich.audit, munich.events, announcer := RecordingAnnouncer())
     munich.exchange = munich.exchange_over(registry)
     await munich.write(lambda tx: registry.register(tx, check_document(material_json(id=GRAIN), "MaterialDNA")))
     numbers = [(await munich.local_bid(f"farm-{number}", 50 + number))["id"] for number in range(20)]
@@ -426,7 +426,7 @@ async def test_of_a_hundred_selections_at_once_one_wins(munich: ExchangeNode) ->
 
 
 async def test_a_selection_that_fails_half_way_leaves_nothing(munich: ExchangeNode) -> None:
-    registry = Registry(Munich(), munich.clock, munich.audit, announcer := RecordingAnnouncer())
+    registry = Registry(Munich(), munich.clock, munich.audit, munich.events, announcer := RecordingAnnouncer())
     munich.exchange = munich.exchange_over(registry)
     await munich.write(lambda tx: registry.register(tx, check_document(material_json(id=GRAIN), "MaterialDNA")))
     await munich.local_bid("munich-farm", 50)

@@ -9,6 +9,7 @@ import pytest
 
 from loopd.audit.service import AuditLog
 from loopd.database import Database, DatabaseSettings, Tx
+from loopd.events.service import EventLog
 from loopd.protocol.documents import Document, check_document
 from loopd.protocol.errors import Conflict, NotFound
 from loopd.protocol.subjects import Subject, SubjectKind, SubjectState
@@ -48,9 +49,10 @@ class Node:
         self.database = database
         self.clock = ManualClock(NOW_MS)
         self.audit = AuditLog(self.clock)
+        self.events = EventLog(self.clock)
         self.announcer = RecordingAnnouncer()
         self.listener = RecordingListener()
-        self.registry = Registry(Munich(), self.clock, self.audit, self.announcer, [self.listener])
+        self.registry = Registry(Munich(), self.clock, self.audit, self.events, self.announcer, [self.listener])
 
     async def register(self, document: Document) -> Registration:
         return await self.database.write(lambda tx: self.registry.register(tx, document))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from loopd.database import Database, DatabaseSettings
+from loopd.events.service import EventLog
 from loopd.protocol.errors import Invalid
 from loopd.protocol.schemas import schema_errors
 from loopd.protocol.timestamps import format_timestamp
@@ -31,7 +32,7 @@ async def database(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Database
 
 @pytest.fixture
 def signals(clock: ManualClock) -> Signals:
-    return Signals("munich.loop", CONTEXT, SETTINGS, clock)
+    return Signals("munich.loop", CONTEXT, SETTINGS, clock, EventLog(clock))
 
 
 async def remember(signals: Signals, database: Database, value: float, from_ms: int, until_ms: int) -> None:
