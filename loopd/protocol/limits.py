@@ -126,6 +126,15 @@ BID_MAX_VALIDITY_S = 30 * 24 * 3600
 # How long a node that bid is tried to be told what became of its bid.
 BID_STATUS_DELIVERY_MS = 7 * 24 * 3600 * 1000
 
+# Routing. Places from which a ranking keeps the distances to all nodes; beyond, they are computed anew.
+RANKED_ORIGINS_REMEMBERED = 64
+# Destinations of one question for a LoopCost; beyond: 400.
+LOOP_COST_DESTINATIONS_MAX = 5_000
+# Nodes that wait for their signals to be fetched; beyond, they are left for the next question.
+SIGNALS_WAITING_MAX = 1_000
+# The least time between two attempts at one node's signals, however often somebody asks for a cost.
+SIGNALS_RETRY_MS = 60_000
+
 # Links between nodes. A batch of frames, packed or unpacked; a larger one is a protocol error and ends the link.
 LINK_BATCH_MAX_BYTES = 256 * 1024
 LINK_BATCH_MAX_FRAMES = 4096
