@@ -150,7 +150,7 @@ def _point(location: Location | None) -> tuple[float, float, float] | None:
 
 
 def _metres_to(origin: Location, points: Iterable[tuple[float, float, float] | None]) -> list[int]:
-    """`protocol.geo.distance_km` for many points, with the same floating-point steps: the last digit must not differ."""
+    """`protocol.geo.distance_km` for many points, by the same floating-point steps, so that no digit differs."""
     phi, lon = radians(origin.lat), origin.lon
     cos_phi = cos(phi)
     found = []
