@@ -193,3 +193,15 @@ SIGNAL_REMARKS_PER_NODE_MAX = 20
 
 # Events. The data of one entry of the log: it names documents, it does not repeat them. Beyond: a bug of the caller.
 EVENT_DATA_MAX_BYTES = 4096
+
+# The ledger. The largest single amount: its hundredths are exact in a double, which the signed form (RFC 8785) writes
+# numbers as. Beyond: 400.
+LEDGER_AMOUNT_MAX_LC = Decimal(10) ** 13
+# A payment order this much older than its arrival is refused: nobody keeps a signed one in a drawer. 400 `bad_time`.
+TRANSFER_MAX_AGE_MS = 7 * 86_400_000
+# How long an order may reserve funds; beyond: 400.
+HOLD_MAX_MS = 90 * 86_400_000
+# Orders in one request that stand and fall together; beyond: 400.
+LINKED_TRANSFERS_MAX = 16
+# Accounts whose due decay is charged in one transaction, so that other writes need not wait for a whole city's.
+DUE_ACCOUNTS_AT_ONCE = 200
