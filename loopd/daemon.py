@@ -24,9 +24,7 @@ from loopd.api.federation_link import FederationLinkRoutes
 from loopd.api.health import HealthRoutes
 from loopd.api.idempotency import IdempotentWriter
 from loopd.api.keys import KeyStatementRoutes, OwnKeyRoutes
-from loopd.api.loopcost import LoopCostRoutes
 from loopd.api.material import MaterialRoutes
-from loopd.api.material_status import MaterialStatusRoutes
 from loopd.api.messages import MessageRoutes
 from loopd.api.metrics import RequestMetrics
 from loopd.api.node import NodeRoutes
@@ -40,6 +38,7 @@ from loopd.api.requests import Request
 from loopd.api.routes import Route
 from loopd.api.settings import parse_listen_address
 from loopd.api.signals import SignalRoutes
+from loopd.api.status_updates import StatusUpdateRoutes
 from loopd.api.token_admin import TokenRoutes
 from loopd.api.tokens import TokenStore
 from loopd.api.votes import VoteRoutes
@@ -68,12 +67,10 @@ from loopd.protocol.geo import Location
 from loopd.protocol.nodes import KnownNode
 from loopd.protocol.schemas import ENTITIES_BY_FILE, schema_file
 from loopd.protocol.signing import API_ROOT
-from loopd.protocol.subjects import HeardSubject
+from loopd.protocol.subjects import HeardSubject, SubjectKind
 from loopd.protocol.timestamps import format_timestamp
 from loopd.protocol.vocabulary import DEFAULT_SIGNAL, Feature
-from loopd.registry.service import RecordListener, Registry
-from loopd.routing.destinations import Destinations, SignalFetcher
-from loopd.routing.service import Routing
+from loopd.registry.service import RecordListener, Registry, release_nothing
 from loopd.settings import Settings
 from loopd.signals.service import Signals
 from loopd.signals.voting import Voting
@@ -175,18 +172,6 @@ class Node:
             HeardSubjects(self._clock),
             self._federation.outbox,
         )
-        self._signal_fetcher = SignalFetcher(
-            identity.node_id, database, self._signals, self._clock, self._refresh_signals_of
-        )
-        self._routing = Routing(
-            identity,
-            database,
-            self._clock,
-            self._registry,
-            HeardSubjects(self._clock),
-            Destinations(identity, database, nodes, self._signals, self._clock),
-            self._signal_fetcher,
-        )
         self._tokens = TokenStore(database, self._clock)
         self._metrics = RequestMetrics()
         self._decisions = AnnouncementMetrics(self._metrics.registry)
@@ -211,7 +196,6 @@ class Node:
     async def stop(self) -> None:
         """End the work in the background, once nobody calls any more and before the database closes."""
         await self._voting_time.stop()
-        await self._signal_fetcher.stop()
         await self._federation.stop()
         await self._tokens.close()
 
@@ -244,7 +228,8 @@ class Node:
             NodeRoutes(self._identity, self._statistics, self._card_extras()),
             MaterialRoutes(self._registry, database, write),
             ProductRoutes(self._registry, database, write),
-            MaterialStatusRoutes(self._registry, write),
+            StatusUpdateRoutes(SubjectKind.MATERIAL, self._registry, database, write, release_nothing),
+            StatusUpdateRoutes(SubjectKind.PRODUCT, self._registry, database, write, release_nothing),
             SignalRoutes(self._signals, database),
             VoteRoutes(self._voting, database, write),
             FederationRoutes(self._identity, self._federation, database, clock),
@@ -253,7 +238,6 @@ class Node:
             FederateOfferRoutes(self._exchange, self._take_bid),
             FederateMirrorRoutes(self._exchange, self._signals, once),
             OfferRoutes(self._exchange, database, write, self._refresh_signals_of),
-            LoopCostRoutes(self._routing),
             PeerRoutes(self._identity, self._federation),
             KeyStatementRoutes(
                 self._federation.key_statements, self._federation.authenticator, self._federation.misbehaviour

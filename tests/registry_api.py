@@ -15,21 +15,21 @@ from loopd.api.app import ApiServices, build_app
 from loopd.api.docs import ApiIdentity
 from loopd.api.idempotency import IdempotentWriter
 from loopd.api.material import MaterialRoutes
-from loopd.api.material_status import MaterialStatusRoutes
 from loopd.api.product import ProductRoutes
 from loopd.api.settings import ApiSettings
+from loopd.api.status_updates import StatusUpdateRoutes
 from loopd.api.tokens import TokenStore
 from loopd.audit.service import AuditLog
 from loopd.database import Database, DatabaseSettings
 from loopd.events.service import EventLog
-from loopd.protocol.subjects import SubjectState
-from loopd.registry.service import Registry
+from loopd.protocol.subjects import SubjectKind, SubjectState
+from loopd.registry.service import Registry, release_nothing
 from tests.registry_support import NOW_MS, Munich, RecordingAnnouncer
 from tests.support import ManualClock
 
 UNLIMITED = ApiSettings(user_requests_per_minute=0)
 ENTITY_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
-    name: {"type": "object"} for name in ("MaterialDNA", "ProductDNA", "MaterialStatusUpdate")
+    name: {"type": "object"} for name in ("MaterialDNA", "ProductDNA", "MaterialStatusUpdate", "ProductStatusUpdate")
 }
 
 
@@ -93,7 +93,8 @@ async def registry_api(directory: Path) -> AsyncIterator[RegistryApi]:
         routes = [
             *MaterialRoutes(client.registry, database, write).routes(),
             *ProductRoutes(client.registry, database, write).routes(),
-            *MaterialStatusRoutes(client.registry, write).routes(),
+            *StatusUpdateRoutes(SubjectKind.MATERIAL, client.registry, database, write, release_nothing).routes(),
+            *StatusUpdateRoutes(SubjectKind.PRODUCT, client.registry, database, write, release_nothing).routes(),
         ]
         services = ApiServices(
             settings=UNLIMITED,

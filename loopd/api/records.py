@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from loopd.api.answers import LD_JSON, Answer, entity_answer, json_answer
 from loopd.api.idempotency import Write
+from loopd.api.paging import CURSOR, cursor_of, following_path, page_schema
 from loopd.api.requests import Request
 from loopd.api.routes import LIMIT, Body, QueryParameter, Route, Scope, Success
 from loopd.database import Database, Tx
@@ -18,13 +18,6 @@ from loopd.registry.service import Registry
 DOCUMENT_REFUSALS: Final = ("unknown_context", "bad_json_ld", "personal_data")
 _REGISTRATION_REFUSALS: Final = ("bad_id", "bad_quantity", "bad_time", "expires_before_available")
 
-_CURSOR: Final = QueryParameter(
-    name="cursor",
-    description="Where the page begins; taken from `next` of the page before.",
-    kind=int,
-    minimum=1,
-    reason="bad_cursor",
-)
 _ANNOUNCED: Final[Mapping[str, Any]] = {
     "type": "object",
     "required": ["status", "message_id"],
@@ -89,8 +82,8 @@ class RecordRoutes:
                 summary=f"List {noun.plural}, newest first",
                 description="`next` is the path of the page that follows, null on the last one. A page of large "
                 "documents may hold fewer than `limit`.",
-                query=(LIMIT, self._category(), _CURSOR),
-                successes={200: Success(description="One page.", schema=self._page_schema())},
+                query=(LIMIT, self._category(), CURSOR),
+                successes={200: Success(description="One page.", schema=page_schema(noun.entity))},
             ),
             Route(
                 method="GET",
@@ -133,14 +126,8 @@ class RecordRoutes:
 
     async def page(self, request: Request) -> Answer:
         limit, category = request.limit, request.text("category")
-        cursor = None if request.query["cursor"] is None else request.integer("cursor")
-        page = await self._registry.page(self._database, self._noun.kind, limit, category, cursor)
-        following = None
-        if page.next_cursor is not None:
-            query: dict[str, int | str] = {"limit": limit, "cursor": page.next_cursor}
-            if category is not None:
-                query["category"] = category
-            following = f"{self._noun.path}?{urlencode(query)}"
+        page = await self._registry.page(self._database, self._noun.kind, limit, category, cursor_of(request))
+        following = following_path(request, self._noun.path, page.next_cursor, ("category",))
         results = [self._registry.view(record) for record in page.records]
         return json_answer({"results": results, "next": following})
 
@@ -158,13 +145,3 @@ class RecordRoutes:
             choices=self._noun.categories,
             reason="unknown_category",
         )
-
-    def _page_schema(self) -> Mapping[str, Any]:
-        return {
-            "type": "object",
-            "required": ["results", "next"],
-            "properties": {
-                "results": {"type": "array", "items": {"$ref": f"#/components/schemas/{self._noun.entity}"}},
-                "next": {"type": ["string", "null"]},
-            },
-        }

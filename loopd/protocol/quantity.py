@@ -55,11 +55,38 @@ class Quantity:
             context.prec = 60
             return Quantity(self.in_base() / scale, unit)
 
+    def plus(self, other: "Quantity") -> "Quantity":
+        """Both together, exactly, in this one's unit. ValueError across dimensions."""
+        with localcontext() as context:
+            context.prec = 60
+            return Quantity(plain(self.value + other.to_unit(self.unit).value), self.unit)
+
+    def minus(self, other: "Quantity") -> "Quantity":
+        """What is left without the other, exactly, in this one's unit. ValueError across dimensions."""
+        with localcontext() as context:
+            context.prec = 60
+            return Quantity(plain(self.value - other.to_unit(self.unit).value), self.unit)
+
     def is_more_than(self, other: "Quantity") -> bool:
         """Whether this is more than the other. ValueError across dimensions."""
         if self.dimension is not other.dimension:
             raise ValueError(f"{self.unit} cannot be compared with {other.unit}")
         return self.in_base() > other.in_base()
+
+
+def plain(value: Decimal) -> Decimal:
+    """The same number without trailing zeros and without an exponent: 300, not 300.000 and not 3E+2."""
+    with localcontext() as context:
+        context.prec = 60
+        shortest = value.normalize()
+        return shortest.quantize(Decimal(1)) if shortest == shortest.to_integral_value() else shortest
+
+
+def quantity_in(base_value: Decimal, unit: str) -> Quantity:
+    """A quantity that is known in its dimension's base unit, in another unit of that dimension."""
+    with localcontext() as context:
+        context.prec = 60
+        return Quantity(plain(base_value / UNIT_SCALE[unit][1]), unit)
 
 
 def parse_quantity(value: Decimal | int, unit: str) -> Quantity:

@@ -12,13 +12,18 @@ from loopd.protocol.errors import Conflict, Invalid
 from loopd.protocol.geo import Location
 from loopd.protocol.ids import SUBJECT_ID_MAX_CHARACTERS, is_material_id, is_product_id
 from loopd.protocol.lifecycle import MATERIAL_STATUS
-from loopd.protocol.quantity import Quantity, parse_quantity
+from loopd.protocol.quantity import Quantity, parse_quantity, quantity_in
 from loopd.protocol.subjects import Subject, SubjectKind, SubjectState
 from loopd.protocol.timestamps import parse_timestamp
 
 MATERIAL_TYPE = "MaterialDNA"
 PRODUCT_TYPE = "ProductDNA"
 STATUS_UPDATE_TYPE = "MaterialStatusUpdate"
+PRODUCT_STATUS_UPDATE_TYPE = "ProductStatusUpdate"
+STATUS_UPDATE_TYPES: Mapping[SubjectKind, str] = {
+    SubjectKind.MATERIAL: STATUS_UPDATE_TYPE,
+    SubjectKind.PRODUCT: PRODUCT_STATUS_UPDATE_TYPE,
+}
 KIND_BY_TYPE: Mapping[str, SubjectKind] = {MATERIAL_TYPE: SubjectKind.MATERIAL, PRODUCT_TYPE: SubjectKind.PRODUCT}
 CATEGORY_KEY: Mapping[SubjectKind, str] = {SubjectKind.MATERIAL: "category", SubjectKind.PRODUCT: "product_category"}
 
@@ -86,6 +91,12 @@ def compacted_text(document: Document) -> bytes | None:
 def base_quantity_text(quantity: Quantity) -> str:
     """The quantity in its dimension's base unit, exact, as text of one width: texts sort as the quantities do."""
     return format(quantity.in_base(), BASE_QUANTITY_FORMAT)
+
+
+def quantity_of(base_text: str, stated: Decimal, unit: str) -> Quantity:
+    """The quantity of such a text in a record's unit: as it was stated, where it is still that much."""
+    quantity = quantity_in(Decimal(base_text), unit)
+    return Quantity(stated, unit) if quantity.value == stated else quantity
 
 
 def has_expired(expires_ms: int | None, now_ms: int) -> bool:

@@ -1,7 +1,7 @@
 """The registries' door: register, read, change of state, and what the rest of the node asks about records."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +15,9 @@ from loopd.protocol.limits import LIST_MAX_BYTES
 from loopd.protocol.subjects import Subject, SubjectKind, SubjectState
 from loopd.protocol.timestamps import format_timestamp
 from loopd.registry import tables
+from loopd.registry.handover import with_custody
 from loopd.registry.rules import (
+    STATUS_UPDATE_TYPES,
     check_transition,
     compacted_text,
     facts_of,
@@ -26,6 +28,9 @@ from loopd.registry.rules import (
 )
 from loopd.registry.tables import Reader, Record, UpdateText
 
+# Called before a state that the owner asks for: (tx, record, state).
+Release = Callable[[Tx, Record, SubjectState], None]
+
 REGISTERED = "registered"
 EXPIRED = "expired"
 
@@ -34,6 +39,10 @@ _REGISTERED_EVENTS = {
     SubjectKind.PRODUCT: EventKind.PRODUCT_REGISTERED,
 }
 _STATUS_EVENTS = {SubjectKind.MATERIAL: EventKind.MATERIAL_STATUS, SubjectKind.PRODUCT: EventKind.PRODUCT_STATUS}
+
+
+def release_nothing(tx: Tx, record: Record, state: SubjectState) -> None:
+    """Nothing stands against a change of state."""
 
 
 class HomeNode(Protocol):
@@ -137,14 +146,15 @@ class Registry:
         )
         data = {"category": subject.category, "quantity": subject.quantity, "unit": subject.unit}
         self._events.append(tx, _REGISTERED_EVENTS[subject.kind], subject.subject_id, data)
-        self._tell(tx, record)
+        self.tell(tx, record)
         return Registration(record, created=True)
 
-    def update_material_status(self, tx: Tx, document: Document) -> StatusChange:
-        """Carry out a checked MaterialStatusUpdate.
+    def update_status(self, tx: Tx, document: Document, release: Release = release_nothing) -> StatusChange:
+        """Carry out a checked MaterialStatusUpdate or ProductStatusUpdate.
 
-        The same update again gives the first answer; another one under its id is Conflict (409) `other_content`.
-        NotFound (404) `unknown_material`; Conflict `transition` or `terminal` where the state may not follow.
+        `release` ends, or refuses to end, what stands against the change. The same update again gives the first
+        answer; another one under its id is Conflict (409) `other_content`. NotFound (404) `unknown_material` or
+        `unknown_product`; Conflict `transition` or `terminal` where the state may not follow.
         """
         value = document.value
         # A UUID is the same in either case.
@@ -154,20 +164,32 @@ class Registry:
             if not same_json(read_json(earlier.document), value):
                 raise _other_content()
             return StatusChange(value["id"], earlier.changed_at_ms, created=False)
-        record = self.require(tx, SubjectKind.MATERIAL, value["material_id"])
+        kind = next(kind for kind, name in STATUS_UPDATE_TYPES.items() if name == document.type)
+        subject_id = value[f"{kind.value}_id"]
+        record = self.require(tx, kind, subject_id)
         update = UpdateText(update_id, document.received, compacted_text(document))
-        changed = self._change(tx, record, SubjectState(value["status"]), value.get("reason"), update)
+        state = SubjectState(value["status"])
+        check_transition(record.subject.state, state)
+        release(tx, record, state)
+        # What was released may have changed the state already.
+        record = self.require(tx, kind, subject_id)
+        changed = self._lay_state(tx, record, state, value.get("reason"), update)
         return StatusChange(value["id"], changed.state_changed_at_ms, created=True)
 
     def change_state(self, tx: Tx, subject_id: str, state: SubjectState, cause: str) -> Subject:
-        """Change a record's state for the node's own reasons, such as a selected bid; `cause` says which.
-
-        NotFound (404) `unknown_subject`; Conflict (409) `transition` or `terminal`. Gives the subject as it is then.
-        """
+        """`set_state` for an id; NotFound (404) `unknown_subject`."""
         record = self.find(tx, subject_id)
         if record is None:
             raise NotFound("unknown_subject", "No such material or product is registered here.")
-        return self._change(tx, record, state, cause, None).subject
+        return self.set_state(tx, record, state, cause).subject
+
+    def set_state(self, tx: Tx, record: Record, state: SubjectState, cause: str) -> Record:
+        """Change a record's state for the node's own reasons, such as a Match; `cause` says which.
+
+        Conflict (409) `transition` or `terminal`. Gives the record as it is then.
+        """
+        check_transition(record.subject.state, state)
+        return self._lay_state(tx, record, state, cause, None)
 
     def announce(self, tx: Tx, kind: SubjectKind, subject_id: str) -> bytes:
         """Announce a record now, whatever the settings say; gives the message id.
@@ -205,6 +227,21 @@ class Registry:
         """Whether a subject can be had now: nobody holds it, and it has not expired."""
         return is_available(subject, self._clock.now_ms())
 
+    def status_update(self, source: RowSource, kind: SubjectKind, update_id: str) -> dict[str, Any]:
+        """A MaterialStatusUpdate or ProductStatusUpdate as it was received; NotFound (404) `unknown_update`."""
+        found = tables.find_state_change(source, update_id.lower())
+        document = {} if found is None else _object(found.document)
+        if document.get("@type") != STATUS_UPDATE_TYPES[kind]:
+            raise NotFound("unknown_update", "No such update was carried out here.")
+        return document
+
+    async def status_updates(
+        self, reader: Reader, kind: SubjectKind, subject_id: str | None, cursor: int | None, limit: int
+    ) -> tuple[list[dict[str, Any]], int | None]:
+        """Updates that were carried out, newest first, of one subject or of all; and the cursor of the next page."""
+        rows, following = await tables.page_of_updates(reader, kind, subject_id, cursor, limit)
+        return [_object(row) for row in rows], following
+
     async def page(
         self, reader: Reader, kind: SubjectKind, limit: int, category: str | None = None, cursor: int | None = None
     ) -> Page:
@@ -218,16 +255,14 @@ class Registry:
 
     def document(self, record: Record) -> dict[str, Any]:
         """What was received, with its unknown fields."""
-        value = read_json(record.document)
-        if not isinstance(value, dict):
-            raise TypeError("a stored document is a JSON object")
-        return value
+        return _object(record.document)
 
     def view(self, record: Record) -> dict[str, Any]:
         """A record as it is given out: what was received, and over it what this node adds or changed.
 
-        `status` is `registered`. `availability` is `{status, updated_at}`, `status` one of `available`, `reserved`,
-        `withdrawn`, and `expired` for what nobody took in time.
+        `status` is `registered`. `availability` is `{status, updated_at, quantity}`: `status` one of `available`,
+        `reserved`, `withdrawn`, and `expired` for what nobody took in time; `quantity` what is neither transferred nor
+        reserved. A record that was handed over has its place and its chain of custody as of then.
         """
         return self.view_of(record, self.document(record))
 
@@ -239,12 +274,17 @@ class Registry:
         expires_ms = None if subject.state is SubjectState.WITHDRAWN else subject.expires_ms
         if expires_ms is not None and has_expired(expires_ms, self._clock.now_ms()):
             status, updated_at_ms = EXPIRED, expires_ms
+        left = {"value": record.left.value, "unit": record.left.unit}
         return {
-            **received,
+            **with_custody(received, self.custody(record)),
             "current_city": record.current_city,
             "status": REGISTERED,
-            "availability": {"status": status, "updated_at": format_timestamp(updated_at_ms)},
+            "availability": {"status": status, "updated_at": format_timestamp(updated_at_ms), "quantity": left},
         }
+
+    def custody(self, record: Record) -> list[dict[str, Any]]:
+        """The events by which a record's chain of custody went on since it was registered."""
+        return [] if record.custody is None else list(_object(record.custody)["events"])
 
     def _same_record(self, tx: Tx, document: Document, subject: Subject) -> Record:
         record = self.require(tx, subject.kind, subject.subject_id)
@@ -252,10 +292,9 @@ class Registry:
             raise _other_content()
         return record
 
-    def _change(
+    def _lay_state(
         self, tx: Tx, record: Record, state: SubjectState, cause: str | None, update: UpdateText | None
     ) -> Record:
-        check_transition(record.subject.state, state)
         now_ms = self._clock.now_ms()
         changed = tables.change_state(tx, record, state, now_ms, cause, update)
         self._audit.append(
@@ -271,16 +310,24 @@ class Registry:
         )
         moved = {"status": state.value, "was": record.subject.state.value}
         self._events.append(tx, _STATUS_EVENTS[record.subject.kind], record.subject.subject_id, moved)
-        self._tell(tx, changed)
+        self.tell(tx, changed)
         return changed
 
-    def _tell(self, tx: Tx, record: Record) -> None:
+    def tell(self, tx: Tx, record: Record) -> None:
+        """A record is new or was changed: tell the listeners, and other cities where that is for them."""
         for listener in self._listeners:
             listener.record_changed(tx, record)
         if has_expired(record.subject.expires_ms, self._clock.now_ms()):
             return
         if same_city(record.current_city, self._city):
             self._announcer.record_changed(tx, record.subject)
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    value = read_json(text)
+    if not isinstance(value, dict):
+        raise TypeError("a stored document is a JSON object")
+    return value
 
 
 def _other_content() -> Conflict:

@@ -1,16 +1,18 @@
 """The registries' SQL: records and their changes of state."""
 
 import sqlite3
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 from loopd.database import RowSource, Tx
 from loopd.database.rows import Parameters
 from loopd.protocol.geo import Location
+from loopd.protocol.json_text import dump_json
 from loopd.protocol.quantity import Quantity
 from loopd.protocol.subjects import Subject, SubjectKind, SubjectState
-from loopd.registry.rules import Facts, base_quantity_text
+from loopd.registry.rules import Facts, base_quantity_text, quantity_of
 
 
 class Reader(Protocol):
@@ -26,7 +28,9 @@ class Record:
     """A registered material or product, as it stands now.
 
     `number` rises with every registration. `document` is the JSON text of what was received (its compacted form where
-    it came in another form of JSON-LD); what this node changed lies beside it, in `subject.state` and `current_city`.
+    it came in another form of JSON-LD); what this node changed lies beside it: `subject.state`, `subject.quantity`
+    (what is left of `registered`), `transferred`, `current_city`, the events that `custody` adds to its traceability.
+    `parent` names the record that this one is a part of.
     """
 
     number: int
@@ -36,6 +40,15 @@ class Record:
     document: bytes
     registered_at_ms: int
     state_changed_at_ms: int
+    registered: Quantity
+    transferred: Quantity
+    custody: bytes | None = None
+    parent: str | None = None
+
+    @property
+    def left(self) -> Quantity:
+        """What is neither transferred nor reserved."""
+        return Quantity(self.subject.quantity, self.subject.unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +69,11 @@ class StateChange:
     changed_at_ms: int
 
 
-_SUBJECT = "subject_id, kind, category, quantity, unit, available_from_ms, expires_ms, lat, lon, state"
+_NOTHING: Final = Decimal(0)
+_SUBJECT = """subject_id, kind, category, quantity, left_base_quantity, unit, available_from_ms, expires_ms, lat, lon,
+    state"""
 _RECORD = f"""number, {_SUBJECT}, coalesce(compacted, received) AS document, condition, current_city, registered_at_ms,
-    state_changed_at_ms"""
+    state_changed_at_ms, transferred_base_quantity, custody, parent"""
 _NEWEST_OF_KIND = "FROM record WHERE kind = ? AND number < ? AND number >= ? ORDER BY number DESC LIMIT ?"
 _NEWEST_OF_CATEGORY = (
     "FROM record WHERE kind = ? AND category = ? AND number < ? AND number >= ? ORDER BY number DESC LIMIT ?"
@@ -106,8 +121,53 @@ def insert_record(
     number = cursor.lastrowid
     if number is None:
         raise RuntimeError("an inserted record has a number")
-    document = received if compacted is None else compacted
-    return Record(number, subject, facts.current_city, facts.condition, document, registered_at_ms, registered_at_ms)
+    return Record(
+        number=number,
+        subject=subject,
+        current_city=facts.current_city,
+        condition=facts.condition,
+        document=received if compacted is None else compacted,
+        registered_at_ms=registered_at_ms,
+        state_changed_at_ms=registered_at_ms,
+        registered=quantity,
+        transferred=Quantity(_NOTHING, subject.unit),
+    )
+
+
+def insert_part(tx: Tx, facts: Facts, document: bytes, parent: str, at_ms: int) -> None:
+    """Keep the record of a part that was transferred: withdrawn here from the start. IntegrityError for a taken id."""
+    gone = replace(facts, subject=replace(facts.subject, state=SubjectState.WITHDRAWN))
+    record = insert_record(tx, gone, document, None, at_ms)
+    if record is None:
+        raise sqlite3.IntegrityError(f"{facts.subject.subject_id} is taken")
+    nothing = base_quantity_text(Quantity(_NOTHING, facts.subject.unit))
+    tx.execute(
+        """UPDATE record SET parent = ?, left_base_quantity = ?, transferred_base_quantity = base_quantity
+        WHERE number = ?""",
+        (parent, nothing, record.number),
+    )
+
+
+def set_left(tx: Tx, record: Record, left: Quantity) -> Record:
+    """Lay over a record how much of it is left."""
+    tx.execute("UPDATE record SET left_base_quantity = ? WHERE number = ?", (base_quantity_text(left), record.number))
+    return replace(record, subject=replace(record.subject, quantity=left.value))
+
+
+def set_transferred(tx: Tx, record: Record, transferred: Quantity) -> Record:
+    """Lay over a record how much of it went elsewhere for good."""
+    tx.execute(
+        "UPDATE record SET transferred_base_quantity = ? WHERE number = ?",
+        (base_quantity_text(transferred), record.number),
+    )
+    return replace(record, transferred=transferred)
+
+
+def move(tx: Tx, record: Record, city: str, custody: Sequence[Mapping[str, Any]]) -> Record:
+    """Lay over a record where it is now, and its chain of custody from its registration here on."""
+    text = dump_json({"events": custody})
+    tx.execute("UPDATE record SET current_city = ?, custody = ? WHERE number = ?", (city, text, record.number))
+    return replace(record, current_city=city, custody=text)
 
 
 def find_record(source: RowSource, subject_id: str) -> Record | None:
@@ -189,6 +249,21 @@ def find_state_change(source: RowSource, update_id: str) -> StateChange | None:
     return None if row is None else StateChange(update_id, row["document"], row["changed_at_ms"])
 
 
+async def page_of_updates(
+    reader: Reader, kind: SubjectKind, subject_id: str | None, before: int | None, limit: int
+) -> tuple[list[bytes], int | None]:
+    """The texts of updates of a kind of subject, newest first, below the number `before`; and the next `before`."""
+    of_one = "" if subject_id is None else "AND c.record_number = (SELECT number FROM record WHERE subject_id = ?)"
+    rows = await reader.all(
+        f"""SELECT c.number, coalesce(c.compacted, c.received) AS document
+        FROM record_state_change c JOIN record r ON r.number = c.record_number
+        WHERE c.update_id IS NOT NULL AND c.number < ? AND r.kind = ? {of_one} ORDER BY c.number DESC LIMIT ?""",
+        (_ABOVE_ALL if before is None else before, kind.value, *([subject_id] if subject_id else []), limit + 1),
+    )
+    page = rows[:limit]
+    return [row["document"] for row in page], page[-1]["number"] if len(rows) > limit else None
+
+
 def _record(row: sqlite3.Row) -> Record:
     return Record(
         number=row["number"],
@@ -198,6 +273,10 @@ def _record(row: sqlite3.Row) -> Record:
         document=row["document"],
         registered_at_ms=row["registered_at_ms"],
         state_changed_at_ms=row["state_changed_at_ms"],
+        registered=Quantity(Decimal(row["quantity"]), row["unit"]),
+        transferred=quantity_of(row["transferred_base_quantity"], _NOTHING, row["unit"]),
+        custody=row["custody"],
+        parent=row["parent"],
     )
 
 
@@ -206,7 +285,7 @@ def _subject(row: sqlite3.Row) -> Subject:
         subject_id=row["subject_id"],
         kind=SubjectKind(row["kind"]),
         category=row["category"],
-        quantity=Decimal(row["quantity"]),
+        quantity=quantity_of(row["left_base_quantity"], Decimal(row["quantity"]), row["unit"]).value,
         unit=row["unit"],
         available_from_ms=row["available_from_ms"],
         expires_ms=row["expires_ms"],

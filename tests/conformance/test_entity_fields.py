@@ -29,6 +29,14 @@ ADDED = {
     ("MaterialTransaction", "buyer_account"),
     ("Settlement", "product"),
 }
+OWN_FILES = (
+    "material-announcement",
+    "material-offer",
+    "bid-status",
+    "key-rotation",
+    "key-revocation",
+    "product-status",
+)
 KEYWORDS = {
     "≥": "minimum", "≤": "maximum", ">": "exclusiveMinimum", "length ≥": "minLength", "length ≤": "maxLength",
     "items ≥": "minItems", "items ≤": "maxItems", "default": "default",
@@ -136,7 +144,7 @@ def test_closed_entities_and_alternatives(entity):
 def test_every_file_has_its_published_id_and_its_entities(name):
     schema = schema_file(name)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    own = name in ("material-announcement", "material-offer", "bid-status", "key-rotation", "key-revocation")
+    own = name in OWN_FILES
     assert schema["$id"] == (f"urn:loopd:schema:{name}" if own else schema_url(name, DEFAULT_HOST))
     entities = ENTITIES_BY_FILE[name]
     if len(entities) > 1:

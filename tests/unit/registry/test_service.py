@@ -2,6 +2,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tests.registry_support import (
 from tests.support import ManualClock
 
 DAY_MS = 24 * 3_600_000
+LEFT = {"value": Decimal(500), "unit": "kg"}
 
 
 class RecordingListener:
@@ -58,7 +60,7 @@ class Node:
         return await self.database.write(lambda tx: self.registry.register(tx, document))
 
     async def update(self, document: Document) -> StatusChange:
-        return await self.database.write(lambda tx: self.registry.update_material_status(tx, document))
+        return await self.database.write(lambda tx: self.registry.update_status(tx, document))
 
     async def change(self, subject_id: str, state: SubjectState) -> Subject:
         return await self.database.write(lambda tx: self.registry.change_state(tx, subject_id, state, "offer selected"))
@@ -202,7 +204,7 @@ async def test_the_view_lays_the_nodes_words_over_what_was_received(node: Node) 
     await node.register(document)
     view = node.view(material_id())
     assert view["status"] == "registered"
-    assert view["availability"] == {"status": "available", "updated_at": format_timestamp(NOW_MS)}
+    assert view["availability"] == {"status": "available", "updated_at": format_timestamp(NOW_MS), "quantity": LEFT}
     assert {name: view[name] for name in document.value if name != "status"} == {
         name: value for name, value in document.value.items() if name != "status"
     }
@@ -215,10 +217,11 @@ async def test_availability_follows_state_and_expiry(node: Node) -> None:
     await node.register(material(expires=format_timestamp(expires_ms)))
     node.clock.advance(1000)
     await node.update(status_update(1, "reserved"))
-    reserved = {"status": "reserved", "updated_at": format_timestamp(NOW_MS + 1000)}
+    reserved = {"status": "reserved", "updated_at": format_timestamp(NOW_MS + 1000), "quantity": LEFT}
     assert node.view(material_id())["availability"] == reserved
     node.clock.advance(DAY_MS)
-    assert node.view(material_id())["availability"] == {"status": "expired", "updated_at": format_timestamp(expires_ms)}
+    expired = {"status": "expired", "updated_at": format_timestamp(expires_ms), "quantity": LEFT}
+    assert node.view(material_id())["availability"] == expired
     await node.update(status_update(2, "withdrawn"))
     assert node.view(material_id())["availability"]["status"] == "withdrawn"
 

@@ -1,3 +1,4 @@
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -5,9 +6,10 @@ import pytest
 
 from loopd.protocol.timestamps import format_timestamp
 from tests.registry_api import RegistryApi, registry_api
-from tests.registry_support import NOW_MS, material_id, material_json, status_update_json
+from tests.registry_support import NOW_MS, material_id, material_json, product_json, status_update_json
 
 PATH = "/api/v1/material-status"
+PRODUCT_ID = json.loads(product_json())["id"]
 
 
 @pytest.fixture
@@ -27,7 +29,8 @@ async def test_an_update_answers_with_its_id_and_time(api: RegistryApi) -> None:
     assert (again.status, again.json) == (200, answer.json)
     entity = (await api.get(f"/api/v1/material/{material_id()}")).json
     assert entity["status"] == "registered"
-    assert entity["availability"] == {"status": "reserved", "updated_at": format_timestamp(NOW_MS)}
+    left = {"value": 500, "unit": "kg"}
+    assert entity["availability"] == {"status": "reserved", "updated_at": format_timestamp(NOW_MS), "quantity": left}
 
 
 @pytest.mark.parametrize(
@@ -57,3 +60,34 @@ async def test_nothing_follows_withdrawn(api: RegistryApi) -> None:
 
 async def test_an_update_takes_a_token(api: RegistryApi) -> None:
     assert (await api.post(PATH, status_update_json(1, "reserved"), authorised=False)).reason == "missing_token"
+
+
+async def test_updates_are_read_and_listed(api: RegistryApi) -> None:
+    await api.post("/api/v1/material", material_json())
+    for number, state in enumerate(("reserved", "available", "reserved"), start=1):
+        assert (await api.post(PATH, status_update_json(number, state))).status == 201
+    first = (await api.get(f"{PATH}?limit=2")).json
+    second = (await api.get(first["next"])).json
+    listed = first["results"] + second["results"]
+    assert [update["status"] for update in listed] == ["reserved", "available", "reserved"]
+    assert second["next"] is None
+    assert (await api.get(f"{PATH}/{listed[0]['id'].upper()}")).json == listed[0]
+    assert (await api.get(f"{PATH}?material={material_id(7)}")).json == {"results": [], "next": None}
+    unknown = await api.get(f"{PATH}/none")
+    assert (unknown.status, unknown.reason) == (404, "unknown_update")
+
+
+async def test_products_have_updates_of_their_own(api: RegistryApi) -> None:
+    await api.post("/api/v1/product", product_json())
+    update = {
+        **json.loads(status_update_json(1, "withdrawn")),
+        "@type": "ProductStatusUpdate",
+        "product_id": PRODUCT_ID,
+    }
+    del update["material_id"]
+    assert (await api.post("/api/v1/product-status", json.dumps(update).encode())).status == 201
+    entity = (await api.get(f"/api/v1/product/{PRODUCT_ID}")).json
+    assert entity["availability"]["status"] == "withdrawn"
+    assert (await api.get(f"/api/v1/product-status?product={PRODUCT_ID}")).json["results"] == [update]
+    assert (await api.get(PATH)).json["results"] == []
+    assert (await api.get(f"{PATH}/{update['id']}")).reason == "unknown_update"

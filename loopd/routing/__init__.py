@@ -1,1 +1,0 @@
-"""Where something should go: LoopCost to every known node, demand, and the best assignment of many to many."""
