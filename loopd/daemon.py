@@ -177,8 +177,8 @@ class Node:
         self._decisions = AnnouncementMetrics(self._metrics.registry)
         self._node_requests = NodeRequestWriter(database, self._clock)
 
-    async def start(self) -> None:
-        """Begin to probe, send and renew, and to open and close votes."""
+    async def start(self, public: App) -> None:
+        """Begin to probe, send and renew, and to open and close votes. What comes over links, `public` answers."""
         await self._voting_time.start()
         await self._federation.start(
             Modules(
@@ -186,6 +186,7 @@ class Node:
                 self._exchange.request_answered,
                 self._fetch_signals,
                 self._decisions.count,
+                public.handle_carried,
             )
         )
 
@@ -214,6 +215,7 @@ class Node:
             ),
             schemas=entity_schemas(schema_file(name) for name in ENTITIES_BY_FILE),
             node_authenticator=self._federation.authenticator,
+            offences=self._federation.misbehaviour,
             metrics=self._metrics,
         )
         routes = self._routes()
@@ -345,7 +347,7 @@ async def serve(directory: NodeDirectory, settings: Settings) -> None:
         node = Node(directory, settings, identity, database, client)
         public, admin = node.apps()
         host, port = await _listen(directory, settings, public, admin)
-        await node.start()
+        await node.start(public)
         stack.push_async_callback(node.stop)
         watchdog = asyncio.create_task(manager.keep_watchdog_fed(), name="watchdog")
         stack.callback(watchdog.cancel)

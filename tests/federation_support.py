@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from aiohttp import web
 from multidict import CIMultiDict
 
 from loopd.api.federate_announce import FederateAnnounceRoutes
@@ -37,6 +36,7 @@ from loopd.federation.nodes import AddedBy, Admission
 from loopd.federation.requests import NodeRequests
 from loopd.federation.service import Federation, Modules
 from loopd.federation.settings import FederationSettings
+from loopd.gossip import frames
 from loopd.identity import FEATURES, Identity
 from loopd.net.http_client import DialError, DialFailure, PeerAnswer, PeerClient
 from loopd.protocol.announcement import build_announcement
@@ -242,6 +242,8 @@ class City:
         self.answered: list[tuple[str, int, str]] = []
         self.offers: list[bytes] = []
         self.contacted: list[str] = []
+        # Requests that came over a link.
+        self.carried: list[frames.Request] = []
         self.told: list[HeardSubject] = []
         self.working = False
         self.directory = directory
@@ -289,6 +291,7 @@ class City:
                 lambda tx, reference, status, reason: self.answered.append((reference, status, reason)),
                 self._was_contacted,
                 lambda reason: self.decisions.update((reason,)),
+                self._serve_carried,
             )
         )
 
@@ -313,6 +316,7 @@ class City:
 
     async def serve(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> PeerAnswer:
         """One request as the API would answer it."""
+        request = None
         try:
             if path == OFFER_PATH:
                 return await self._take_offer(method, path, headers, body or b"")
@@ -326,15 +330,24 @@ class City:
                 query={},
                 headers=headers,
                 client="",
-                http=cast(web.BaseRequest, None),
                 body=body or b"",
             )
             if route.access is Access.NODE:
                 request.caller = await self.federation.authenticator.authenticate(method, path, headers, request.body)
             answer = await route.handler(request)
         except Refusal as refusal:
+            if request is not None and request.caller is not None and request.caller.verified:
+                self.federation.misbehaviour.refused(request.caller.node_id, refusal.reason)
             return refusal_answer(refusal)
         return PeerAnswer(answer.status, CIMultiDict(answer.headers), answer.body, 1)
+
+    async def _serve_carried(self, peer: str, sent: frames.Request) -> frames.Response:
+        """A request that came over a link."""
+        self.carried.append(sent)
+        answer = await self.serve(sent.method, sent.path, CIMultiDict(sent.headers), sent.body)
+        return frames.Response(
+            sent.number, answer.status, tuple((str(k), v) for k, v in answer.headers.items()), answer.body
+        )
 
     async def _take_offer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> PeerAnswer:
         caller = await self.federation.authenticator.authenticate(method, path, headers, body)

@@ -35,6 +35,21 @@ class NodeAuthenticator(Protocol):
         ...
 
 
+class Offences(Protocol):
+    """Keeps what nodes do wrong; the federation implements it."""
+
+    def refused(self, node_id: str, reason: str) -> None:
+        """What a node certainly sent was refused: count it if that was an offence."""
+        ...
+
+
+class NoOffences:
+    """Where nobody keeps them."""
+
+    def refused(self, node_id: str, reason: str) -> None:
+        """Nothing."""
+
+
 class TokenVerifier(Protocol):
     """Tells whose token this is."""
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loopd.api.access import AccessControl, NodeAuthenticator, Plane, TokenVerifier
+from loopd.api.access import AccessControl, NodeAuthenticator, NoOffences, Offences, Plane, TokenVerifier
 from loopd.api.dispatcher import Dispatcher, Serving
 from loopd.api.docs import ApiIdentity, DocsRoutes
 from loopd.api.limits import RateLimits
@@ -18,6 +18,7 @@ from loopd.api.openapi import Schemas
 from loopd.api.routes import Route
 from loopd.api.settings import ApiSettings
 from loopd.clock import Clock
+from loopd.gossip import frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class ApiServices:
     identity: ApiIdentity
     schemas: Schemas
     node_authenticator: NodeAuthenticator | None = None
+    offences: Offences = field(default_factory=NoOffences)
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
     serving: Serving = field(default_factory=Serving)
 
@@ -42,6 +44,10 @@ class App:
         self._dispatcher = dispatcher
         self._listener = Listener(server)
         self._serving = serving
+
+    async def handle_carried(self, peer: str, sent: frames.Request) -> frames.Response:
+        """Answer a request that a peer sent over its link, as its HTTP counterpart would be answered."""
+        return await self._dispatcher.handle_carried(peer, sent)
 
     async def listen_tcp(self, host: str, port: int, ssl_context: ssl.SSLContext | None = None) -> tuple[str, int]:
         """Listen on an address; gives back the one bound. OSError where it is taken."""
@@ -90,6 +96,7 @@ def build_app(routes: Iterable[Route], plane: Plane, services: ApiServices) -> A
         services.metrics,
         services.serving,
         services.node_authenticator,
+        services.offences,
     )
     server = HttpServer(dispatcher.handle, services.settings, bounded=not plane.is_admin)
     return App(served, dispatcher, server, services.serving)

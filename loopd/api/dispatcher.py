@@ -7,8 +7,9 @@ from typing import Final
 
 import structlog
 from aiohttp import web
+from multidict import CIMultiDict
 
-from loopd.api.access import AccessControl, NodeAuthenticator, Plane
+from loopd.api.access import AccessControl, NodeAuthenticator, Offences, Plane
 from loopd.api.answers import Answer, bug_answer, http_response, refusal_answer
 from loopd.api.client_address import LOCAL_CLIENT, ClientAddresses
 from loopd.api.idempotency import idempotency_key
@@ -20,7 +21,10 @@ from loopd.api.request_context import begin_request
 from loopd.api.requests import BodyBudget, Request, check_content_type, read_body
 from loopd.api.routes import Access, Body, RateClass, Route
 from loopd.api.settings import ApiSettings
-from loopd.protocol.errors import Invalid, NotFound, Refusal, Unavailable
+from loopd.gossip import frames
+from loopd.protocol.errors import Invalid, NotFound, Refusal, Unauthorized, Unavailable
+from loopd.protocol.limits import LINK_BODY_MAX_BYTES
+from loopd.protocol.signing import X_NODE_ID
 
 _NO_ROUTE: Final = "(none)"
 _SWITCHING_PROTOCOLS: Final = 101
@@ -35,7 +39,7 @@ class Serving:
 
 
 class Dispatcher:
-    """Handles the requests of one listener. Its `handle` never raises but when it is cancelled."""
+    """Handles the requests of one listener. Its `handle...` never raise but when they are cancelled."""
 
     def __init__(
         self,
@@ -47,6 +51,7 @@ class Dispatcher:
         metrics: RequestMetrics,
         serving: Serving,
         node_authenticator: NodeAuthenticator | None,
+        offences: Offences,
     ) -> None:
         self._table = table
         self._plane = plane
@@ -56,6 +61,7 @@ class Dispatcher:
         self._metrics = metrics
         self._serving = serving
         self._node_authenticator = node_authenticator
+        self._offences = offences
         self._addresses = ClientAddresses(settings.trusted_proxies)
         self._bodies = BodyBudget()
         # Bound once: a line that the level leaves out then costs next to nothing.
@@ -99,11 +105,11 @@ class Dispatcher:
                 query=parse_query(query_string, route.query),
                 headers=http.headers,
                 client=client,
-                http=http,
+                connection=http,
                 principal=self._access.principal(route, http.headers),
                 idempotency_key=idempotency_key(http.headers) if route.takes_idempotency_key else None,
             )
-            answer = await self._run(route, request)
+            answer = await self._run(route, request, http)
         except Refusal as refusal:
             answer = refusal_answer(refusal)
         except MethodNotAllowed as mismatch:
@@ -114,7 +120,62 @@ class Dispatcher:
         finally:
             if awaited:
                 self._left()
-        return self._finish(answer, http, request_id, route, perf_counter() - started_s)
+        self._observe(answer.status, http.method, route, perf_counter() - started_s)
+        return self._finished(answer, request_id) if isinstance(answer, Answer) else answer
+
+    async def handle_carried(self, peer: str, sent: frames.Request) -> frames.Response:
+        """Answer a node's request that came over its link, as if it had come by HTTP; only its own, to node routes."""
+        started_s = perf_counter()
+        request_id = begin_request(None)
+        route: Route | None = None
+        self.running += 1
+        try:
+            self._check_serving()
+            route, request = self._carried_request(request_id, peer, sent)
+            answer = _whole(await self._call(route, request))
+        except Refusal as refusal:
+            answer = refusal_answer(refusal)
+            if refusal.reason == "bad_signature":
+                # Who sent this is certain: the link was made by showing its key.
+                self._offences.refused(peer, "bad_link_signature")
+        except MethodNotAllowed as mismatch:
+            answer = _method_answer(sent.method, mismatch)
+        except Exception:
+            self._log.exception("a request failed", route=route.key if route else _NO_ROUTE)
+            answer = bug_answer()
+        finally:
+            self._left()
+        self._observe(answer.status, sent.method, route, perf_counter() - started_s)
+        response = self._finished(answer, request_id)
+        headers = tuple((str(name), value) for name, value in response.headers.items())
+        return frames.Response(sent.number, answer.status, headers, answer.body)
+
+    def _carried_request(self, request_id: str, peer: str, sent: frames.Request) -> tuple[Route, Request]:
+        """The request as its handler gets it. Everything is checked that can be before its signature is."""
+        self._count_share(f"link:{peer}", peer)
+        target, path, query_string = _split_target(sent.path)
+        route, parameters = self._table.find(sent.method, path)
+        headers = CIMultiDict(sent.headers)
+        if route.access is not Access.NODE or route.lasting:
+            raise NotFound("unknown_path", "Over a link nodes send each other what only nodes send.")
+        if headers.get(X_NODE_ID) != peer:
+            raise Unauthorized("bad_signature", "over a link a node sends what it signed itself")
+        if route.body is Body.REQUIRED:
+            check_content_type(headers)
+        request = Request(
+            id=request_id,
+            method=sent.method,
+            target=target,
+            path=path,
+            parameters=parameters,
+            query=parse_query(query_string, route.query),
+            headers=headers,
+            client=f"link:{peer}",
+            body=sent.body,
+        )
+        if sent.body:
+            _check_body(route, request, sent.body)
+        return route, request
 
     def _left(self) -> None:
         """One request less that the end of serving waits for."""
@@ -122,8 +183,7 @@ class Dispatcher:
         if self._idle is not None and not self.running:
             self._idle.set()
 
-    async def _run(self, route: Route, request: Request) -> Answer | web.StreamResponse:
-        http = request.http
+    async def _run(self, route: Route, request: Request, http: web.BaseRequest) -> Answer | web.StreamResponse:
         if not http.body_exists and route.body is not Body.REQUIRED:
             return await self._call(route, request)
         if route.body is Body.REQUIRED:
@@ -150,6 +210,11 @@ class Dispatcher:
         try:
             await self._authenticate_node(route, request)
             return await route.handler(request)
+        except Refusal as refusal:
+            caller = request.caller
+            if caller is not None and caller.verified:
+                self._offences.refused(caller.node_id, refusal.reason)
+            raise
         finally:
             self._in_work -= 1
 
@@ -163,7 +228,7 @@ class Dispatcher:
         )
         request.caller = caller
         if not self._plane.is_admin:
-            self._limits.count_node(caller.node_id)
+            self._count_share(caller.node_id, caller.node_id if caller.verified else None)
 
     def _check_serving(self) -> None:
         if self._serving.draining:
@@ -178,22 +243,24 @@ class Dispatcher:
         if not self._plane.is_admin:
             self._limits.count_client(rate, client)
 
-    def _finish(
-        self,
-        answer: Answer | web.StreamResponse,
-        http: web.BaseRequest,
-        request_id: str,
-        route: Route | None,
-        seconds: float,
-    ) -> web.StreamResponse:
+    def _observe(self, status: int, method: str, route: Route | None, seconds: float) -> None:
         name = route.key if route is not None else _NO_ROUTE
         # How long a connection was kept is no time that anybody waited for an answer.
-        self._metrics.observe(name, answer.status, 0.0 if answer.status == _SWITCHING_PROTOCOLS else seconds)
+        self._metrics.observe(name, status, 0.0 if status == _SWITCHING_PROTOCOLS else seconds)
         if route is None or not route.unlogged:
-            log = self._log.debug if http.method in _READING else self._log.info
-            log("request", route=name, status=answer.status, duration_ms=round(seconds * 1000, 2))
-        if not isinstance(answer, Answer):
-            return answer
+            log = self._log.debug if method in _READING else self._log.info
+            log("request", route=name, status=status, duration_ms=round(seconds * 1000, 2))
+
+    def _count_share(self, counted_as: str, node_id: str | None) -> None:
+        """Count a request of a node; one beyond its share is held against it, where it is certain whose it is."""
+        try:
+            self._limits.count_node(counted_as)
+        except Refusal:
+            if node_id is not None:
+                self._offences.refused(node_id, "over_share")
+            raise
+
+    def _finished(self, answer: Answer, request_id: str) -> web.Response:
         response = http_response(answer, request_id)
         if self._serving.draining:
             response.force_close()
@@ -225,6 +292,12 @@ async def _answer_expectation(http: web.BaseRequest) -> None:
     await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     # What was sent so far is not yet the answer.
     http.writer.output_size = 0
+
+
+def _whole(answer: Answer | web.StreamResponse) -> Answer:
+    if not isinstance(answer, Answer) or len(answer.body) > LINK_BODY_MAX_BYTES:
+        raise RuntimeError("what nodes are answered fits a frame")
+    return answer
 
 
 def _check_body(route: Route, request: Request, body: bytes) -> None:

@@ -47,7 +47,7 @@ class Request:
 
     `target` is the path with query exactly as it was sent, `path` the same without query; `parameters` are the path's,
     decoded; `query` holds every declared parameter, typed, with its default. `caller` is there on node routes only.
-    `http` is aiohttp's own request, for answers that stream.
+    `connection` is aiohttp's own request; None for one that a node sent over its link.
     """
 
     id: str
@@ -58,11 +58,18 @@ class Request:
     query: Mapping[str, int | str | None]
     headers: Mapping[str, str]
     client: str
-    http: web.BaseRequest
+    connection: web.BaseRequest | None = None
     principal: Principal = ANONYMOUS
     caller: NodeCaller | None = None
     body: bytes = b""
     idempotency_key: str | None = None
+
+    @property
+    def http(self) -> web.BaseRequest:
+        """aiohttp's own request, for answers that stream."""
+        if self.connection is None:
+            raise RuntimeError(f"{self.path} has no connection of its own to stream to")
+        return self.connection
 
     @property
     def node(self) -> NodeCaller:

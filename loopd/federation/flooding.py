@@ -157,8 +157,8 @@ class Flooding:
                 received = read_copy(caller, headers, body)
                 return await self._receive(caller, received)
         except Refusal as refusal:
-            copy = None if received is None else received.copy
-            self.refused(caller.node_id, refusal, copy, accountable=caller.verified)
+            copy = None if received is None or not caller.verified else received.copy
+            self._refused(caller.node_id, refusal, copy)
             raise
 
     def turn(self, node_id: str, size_bytes: int) -> AbstractAsyncContextManager[None]:
@@ -215,14 +215,18 @@ class Flooding:
         self._carry_out(tx, received, decision, now_ms)
         return decision.reason.value
 
-    def refused(self, sender: str, refusal: Refusal, copy: Copy | None = None, *, accountable: bool = True) -> None:
-        """Count a copy that was refused, and hold it against its sender if it is an offence and certainly that one's.
+    def refused(self, sender: str, refusal: Refusal, copy: Copy | None = None) -> None:
+        """Count a copy that came over a link and was refused, and hold it against its sender if it is an offence.
 
         `copy` is None where it could not be read.
         """
+        self._refused(sender, refusal, copy)
+        self._misbehaviour.refused(sender, refusal.reason)
+
+    def _refused(self, sender: str, refusal: Refusal, copy: Copy | None) -> None:
         self._decided(refusal.reason)
-        if accountable:
-            self._misbehaviour.refused(sender, refusal.reason, copy)
+        if copy is not None:
+            self._misbehaviour.copy_refused(sender, refusal.reason, copy)
         log.info("announcement_refused", peer=sender, reason=refusal.reason)
 
     @staticmethod

@@ -24,6 +24,7 @@ from loopd.database.writer import Tx
 from loopd.federation import explain, nodes, outbox
 from loopd.federation.flooding import KEY_CONFLICT
 from loopd.federation.link_copies import Arrived, LinkCopies, Outcome, held
+from loopd.federation.link_requests import LinkRequests
 from loopd.federation.misbehaviour import Misbehaviour
 from loopd.federation.outbox import FloodEntry
 from loopd.gossip.errors import ProtocolError
@@ -67,16 +68,6 @@ class RepairDesk(Protocol):
 
     async def run(self) -> None:
         """Compare, answer, and give what the peer lacks to `LinkPump.repair`, until cancelled."""
-
-
-class RequestDesk(Protocol):
-    """The targeted requests that go over one link."""
-
-    def received(self, frame: Request) -> None: ...
-
-    def answered(self, frame: Response) -> None: ...
-
-    async def run(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +133,7 @@ class LinkPump:
         self.link = link
         self.peer = link.peer
         self.repair: RepairDesk | None = None
-        self.requests: RequestDesk | None = None
+        self.requests: LinkRequests | None = None
         self._around = around
         self._load_repaired = load_repaired
         self._inbox = _Inbox()

@@ -9,7 +9,7 @@ longer, up to `RETRY_MAX_S`; what waits does not wait for it.
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -24,6 +24,7 @@ from loopd.federation.flooding import Flooding
 from loopd.federation.link_copies import LinkCopies, held
 from loopd.federation.link_pump import LinkPump, LinkSurroundings
 from loopd.federation.link_repair import HeldItems, Pace, Repair, RepairLoader
+from loopd.federation.link_requests import LinkRequests, Serve
 from loopd.federation.misbehaviour import Misbehaviour
 from loopd.federation.outbox import FloodEntry
 from loopd.federation.settings import FederationSettings
@@ -32,7 +33,7 @@ from loopd.gossip.frames import Frame
 from loopd.gossip.reputation import Conduct
 from loopd.gossip.spread import Effects, Spread
 from loopd.identity import Identity
-from loopd.net.http_client import DialError, PeerClient
+from loopd.net.http_client import DialError, PeerAnswer, PeerClient
 from loopd.net.link import LINK_PATH, Challenger, Link, LinkRefused, Socket
 from loopd.protocol.errors import Unavailable
 from loopd.protocol.limits import (
@@ -111,6 +112,7 @@ class Links:
         self._dialling: dict[str, _Dialling] = {}
         self._challenges = 0
         self._open = False
+        self._serve_request: Serve | None = None
         self._timer_changed = asyncio.Event()
         self._ticker: asyncio.Task[None] | None = None
         self._serving: set[asyncio.Task[None]] = set()
@@ -120,8 +122,9 @@ class Links:
         """Whether this node has links at all."""
         return self._settings.links == "auto"
 
-    def start(self) -> None:
-        """Begin to make and take links."""
+    def start(self, serve_request: Serve) -> None:
+        """Begin to make and take links; the requests that come over them are answered by `serve_request`."""
+        self._serve_request = serve_request
         self._open = self.enabled
         if self._open:
             self._ticker = asyncio.create_task(self._tick(), name="links")
@@ -137,6 +140,16 @@ class Links:
             task.cancel()
         await asyncio.gather(*tasks, *self._serving, return_exceptions=True)
         self._dialling.clear()
+
+    async def post(self, node_id: str, path: str, headers: Mapping[str, str], body: bytes) -> PeerAnswer | None:
+        """The answer to a signed POST (`path` from `/api/v1` on) over the link to a node.
+
+        None where it has to go by HTTP: there is no link, or it cannot carry this, or it broke before the answer.
+        """
+        pump = self._running.get(node_id)
+        if pump is None or pump.requests is None:
+            return None
+        return await pump.requests.post(path, headers, body)
 
     def carries(self, node_id: str) -> bool:
         """Whether the log goes to this node over a link now."""
@@ -306,6 +319,8 @@ class Links:
             self._settings.max_messages,
             pump.offer_repaired,
         )
+        if self._serve_request is not None:
+            pump.requests = LinkRequests(link, self._serve_request, self._clock, self._settings.request_timeout_s)
         self._running[peer] = pump
         log.info("link_up", peer=peer, dialled=link.dialled)
         self._changed(peer)

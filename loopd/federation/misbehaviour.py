@@ -52,18 +52,17 @@ class Misbehaviour:
         if self.conduct(node_id) is Conduct.BANNED:
             raise Forbidden("banned", f"{node_id} did too much that no node does; this fades, or the operator lifts it")
 
-    def refused(self, node_id: str, reason: str, copy: Copy | None = None) -> None:
-        """What a node sent, and its own signature holds for, was refused: count it if that was an offence.
+    def copy_refused(self, node_id: str, reason: str, copy: Copy) -> None:
+        """A copy of an announcement was refused that could be read: `explain` shows it."""
+        if len(self._refused) < REFUSED_COPIES_MAX:
+            self._refused.append((copy.message_id, node_id, copy.ttl, reason, self._clock.now_ms()))
 
-        `copy` is what was refused, where it was an announcement that could be read.
-        """
-        now_ms = self._clock.now_ms()
-        if copy is not None and len(self._refused) < REFUSED_COPIES_MAX:
-            self._refused.append((copy.message_id, node_id, copy.ttl, reason, now_ms))
+    def refused(self, node_id: str, reason: str) -> None:
+        """What a node sent, and its own signature holds for, was refused: count it if that was an offence."""
         offence = OFFENCE_OF_REASON.get(reason)
         if offence is None:
             return
-        before = self.of(node_id)
+        now_ms, before = self._clock.now_ms(), self.of(node_id)
         after = self._known[node_id] = before.after(offence, now_ms)
         self._unwritten[node_id] = reason
         if after.conduct is not before.conduct:

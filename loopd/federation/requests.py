@@ -93,23 +93,29 @@ class NodeRequests:
         self, to: Destination, path: str, body: bytes, extra_headers: Mapping[str, str] | None = None
     ) -> PeerAnswer:
         """POST a document to `path` (below `/api/v1`), with this node's own fresh headers."""
+        return await self.send(to, path, body, {**self.signed_headers(to, path, body), **(extra_headers or {})})
+
+    async def send(self, to: Destination, path: str, body: bytes, headers: Mapping[str, str]) -> PeerAnswer:
+        """POST a document with headers that were signed before."""
         return await self._client.request(
             "POST",
             to.endpoint + path,
-            headers={"Content-Type": LD_JSON, **self._signed_headers(to, path, body), **(extra_headers or {})},
+            headers=headers,
             body=body,
             trusted=to.named_by_operator,
             timeout_s=self._timeout_s,
             max_answer_bytes=DOCUMENT_MAX_BYTES,
         )
 
-    def _signed_headers(self, to: Destination, path: str, body: bytes) -> dict[str, str]:
+    def signed_headers(self, to: Destination, path: str, body: bytes) -> dict[str, str]:
+        """The headers of a POST to `path` (below `/api/v1`), signed now."""
         identity = self._identity
         timestamp = format_timestamp(self._clock.now_ms())
         signing_string = request_signing_string(
             "POST", API_ROOT + path, identity.node_id, timestamp, to.target or "", body
         )
         headers = {
+            "Content-Type": LD_JSON,
             X_NODE_ID: identity.node_id,
             X_TIMESTAMP: timestamp,
             X_NODE_SIGNATURE: encode_signature(identity.key.sign(signing_string)),

@@ -23,6 +23,7 @@ from loopd.federation.handshake import Answer, HandshakeFailed, Handshakes, Verd
 from loopd.federation.heard import HeardHook, nobody_listens
 from loopd.federation.introductions import Introductions
 from loopd.federation.keeper import Company, Keeper
+from loopd.federation.link_requests import Serve
 from loopd.federation.links import Links
 from loopd.federation.misbehaviour import Misbehaviour
 from loopd.federation.nodes import AddedBy, Admission
@@ -63,13 +64,15 @@ class Modules:
     """What the federation needs of the other modules, each as one narrow door.
 
     `subject_by_id` reads a record's flow metadata in a transaction; `request_answered` tells who queued a request how
-    it ended; `peer_contacted` fetches what else is wanted of a peer that answered; `decided` counts decisions.
+    it ended; `peer_contacted` fetches what else is wanted of a peer that answered; `decided` counts decisions;
+    `serve_request` answers a request that came over a link as if it had come by HTTP.
     """
 
     subject_by_id: Callable[[Tx, str], Subject | None]
     request_answered: RequestAnswered
     peer_contacted: Callable[[KnownNode, NodeRequests], Awaitable[None]]
     decided: Callable[[str], None]
+    serve_request: Serve
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +190,7 @@ class Federation:
         )
         self.workers.start(self._surroundings(modules), [row["node_id"] for row in rows])
         self._housekeeper = asyncio.create_task(self._keep_house(), name="federation-housekeeping")
-        self.links.start()
+        self.links.start(modules.serve_request)
         self.keeper.start()
 
     async def stop(self) -> None:
@@ -214,6 +217,7 @@ class Federation:
             self.key_statements,
             self.links.carries,
             self.links.wake,
+            self.links.post,
         )
 
     def _queued(self, target: str | None) -> None:

@@ -16,8 +16,8 @@ class Offence(StrEnum):
     FORGED_HOP = "forged_hop"  # a TTL that its copy cannot have, or that its hop value does not prove
     BAD_ORIGIN_SIGNATURE = "bad_origin_signature"  # passed on what it should have verified
     WRONG_ORIGIN = "wrong_origin"  # spoke in another node's name, without that one's signature
-    JUNK = "junk"  # a document or a frame that is none
-    OVER_SHARE = "over_share"  # sent on although its queue was full
+    JUNK = "junk"  # a document, a frame or a signature over a link that is none
+    OVER_SHARE = "over_share"  # sent on although its queue was full, or beyond its requests a minute
 
 
 # Points for one offence. Two forged TTLs may be a fault, five in an hour are none.
@@ -40,6 +40,8 @@ OFFENCE_OF_REASON: Final[Mapping[str, Offence]] = {
     "bad_statement": Offence.BAD_ORIGIN_SIGNATURE,
     "over_share": Offence.OVER_SHARE,
     "protocol_error": Offence.JUNK,
+    # Over a link alone: by HTTP anybody can put a node's name on what that one never signed.
+    "bad_link_signature": Offence.JUNK,
     **dict.fromkeys(
         (
             "not_json",

@@ -155,6 +155,10 @@ LINK_CLOSE_TIMEOUT_S = 2.0
 LINK_HEARTBEAT_S = 15.0
 # Copies of one link that are decided on in one transaction.
 LINK_COPIES_AT_ONCE = 64
+# Requests of one peer that came over its link and are worked on at once; further ones wait, within the credit.
+LINK_REQUESTS_AT_ONCE = 8
+# Requests of this node over one link that wait for their answers; further ones go by HTTP.
+LINK_REQUESTS_UNANSWERED_MAX = 64
 # Ids that one peer offered and that wait for their body; beyond, the offer is put off.
 LINK_WAITING_MAX = 1024
 # What a node remembers to spare its links: messages of late, for itself and each link, and origins. The oldest is

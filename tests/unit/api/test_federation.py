@@ -56,7 +56,6 @@ async def page(city: City, limit: int, cursor: int = 2**62) -> dict[str, Any]:
         query={"limit": limit, "cursor": cursor},
         headers={},
         client="",
-        http=None,  # type: ignore[arg-type]
     )
     answer = await route.handler(request)
     value: dict[str, Any] = value_of(answer)  # type: ignore[arg-type]

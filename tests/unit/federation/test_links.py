@@ -107,7 +107,7 @@ async def test_both_may_dial_and_one_link_is_kept(tmp_path: Path) -> None:
         berlin.network.websockets = True
         await befriend(berlin, munich)
         for city in (berlin, munich):
-            city.federation.links.start()
+            city.federation.links.start(city._serve_carried)
         for city, other in ((munich, berlin), (berlin, munich)):
             node = city.find(other.node_id)
             assert node is not None
