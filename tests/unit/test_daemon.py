@@ -76,7 +76,7 @@ async def running(directory: Path) -> AsyncIterator[Running]:
         found.public, found.admin = [
             f"http://127.0.0.1:{(await app.listen_tcp('127.0.0.1', 0))[1]}" for app in (public, admin)
         ]
-        await node.start()
+        await node.start(public)
         try:
             yield found
         finally:
