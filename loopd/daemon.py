@@ -24,6 +24,7 @@ from loopd.api.federation_link import FederationLinkRoutes
 from loopd.api.health import HealthRoutes
 from loopd.api.idempotency import IdempotentWriter
 from loopd.api.keys import KeyStatementRoutes, OwnKeyRoutes
+from loopd.api.loopcost import LoopCostRoutes
 from loopd.api.material import MaterialRoutes
 from loopd.api.messages import MessageRoutes
 from loopd.api.metrics import RequestMetrics
@@ -71,6 +72,8 @@ from loopd.protocol.subjects import HeardSubject, SubjectKind
 from loopd.protocol.timestamps import format_timestamp
 from loopd.protocol.vocabulary import DEFAULT_SIGNAL, Feature
 from loopd.registry.service import RecordListener, Registry, release_nothing
+from loopd.routing.destinations import Destinations, SignalFetcher
+from loopd.routing.service import Routing
 from loopd.settings import Settings
 from loopd.signals.service import Signals
 from loopd.signals.voting import Voting
@@ -172,6 +175,18 @@ class Node:
             HeardSubjects(self._clock),
             self._federation.outbox,
         )
+        self._signal_fetcher = SignalFetcher(
+            identity.node_id, database, self._signals, self._clock, self._refresh_signals_of
+        )
+        self._routing = Routing(
+            identity,
+            database,
+            self._clock,
+            self._registry,
+            HeardSubjects(self._clock),
+            Destinations(identity, database, nodes, self._signals, self._clock),
+            self._signal_fetcher,
+        )
         self._tokens = TokenStore(database, self._clock)
         self._metrics = RequestMetrics()
         self._decisions = AnnouncementMetrics(self._metrics.registry)
@@ -197,6 +212,7 @@ class Node:
     async def stop(self) -> None:
         """End the work in the background, once nobody calls any more and before the database closes."""
         await self._voting_time.stop()
+        await self._signal_fetcher.stop()
         await self._federation.stop()
         await self._tokens.close()
 
@@ -240,6 +256,7 @@ class Node:
             FederateOfferRoutes(self._exchange, self._take_bid),
             FederateMirrorRoutes(self._exchange, self._signals, once),
             OfferRoutes(self._exchange, database, write, self._refresh_signals_of),
+            LoopCostRoutes(self._routing),
             PeerRoutes(self._identity, self._federation),
             KeyStatementRoutes(
                 self._federation.key_statements, self._federation.authenticator, self._federation.misbehaviour

@@ -11,6 +11,7 @@ from typing import Any, Final
 from loopd.protocol.announcement import announced_degrees
 from loopd.protocol.errors import Invalid
 from loopd.protocol.geo import Location, between_km
+from loopd.protocol.json_text import read_json
 from loopd.protocol.lifecycle import Lifecycle
 from loopd.protocol.limits import BID_MAX_VALIDITY_S, DISTANCE_MAX_KM
 from loopd.protocol.loopcost import LoopCost, cross_node_cost, distance_in_cost, local_cost
@@ -202,6 +203,15 @@ def asking_price(document: Mapping[str, Any]) -> Decimal | None:
         return None
     price = Decimal(stated)
     return price if price.is_finite() and price >= 0 else None
+
+
+def asking_price_in(document: bytes) -> Decimal | None:
+    """The asking price in a record's JSON text."""
+    # Most records ask for nothing, and some are large.
+    if b"asking_price" not in document:
+        return None
+    value = read_json(document)
+    return asking_price(value) if isinstance(value, dict) else None
 
 
 def meets_asking_price(terms: Terms, whole: Quantity, asking_lc: Decimal | None) -> bool:

@@ -27,7 +27,7 @@ from loopd.exchange.rules import (
     Leg,
     SelectionReason,
     announced_location,
-    asking_price,
+    asking_price_in,
     bid_cost,
     check_distance,
     check_quantity,
@@ -47,7 +47,7 @@ from loopd.protocol.documents import Document
 from loopd.protocol.errors import Conflict, Invalid, NotFound, Unavailable
 from loopd.protocol.geo import Location
 from loopd.protocol.ids import SUBJECT_ID_MAX_CHARACTERS
-from loopd.protocol.json_text import dump_json, read_json
+from loopd.protocol.json_text import dump_json
 from loopd.protocol.limits import BID_STATUS_DELIVERY_MS, LIVE_BIDS_PER_SUBJECT_MAX
 from loopd.protocol.money import amount_json
 from loopd.protocol.quantity import Quantity
@@ -436,11 +436,7 @@ def _offer_id(value: Mapping[str, Any]) -> str | None:
 
 
 def _asking_price(record: HostedRecord) -> Decimal | None:
-    # Most records ask for nothing, and some are large.
-    if b"asking_price" not in record.document:
-        return None
-    document = read_json(record.document)
-    return asking_price(document) if isinstance(document, dict) else None
+    return asking_price_in(record.document)
 
 
 def _not_available(subject: Subject) -> Conflict:

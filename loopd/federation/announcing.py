@@ -4,7 +4,7 @@ An announcement is signed once. Its bytes, its seed and its place in the outbox 
 change it tells of, so that a crash can neither lose it nor tell of a change that did not happen.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -17,7 +17,7 @@ from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.federation.outbox import Outbox
 from loopd.federation.settings import FederationSettings
-from loopd.gossip.rings import Opening, opening
+from loopd.gossip.rings import Opening, Ring, opening
 from loopd.identity import Identity
 from loopd.protocol.announcement import build_announcement
 from loopd.protocol.limits import ANNOUNCEMENT_MAX_VALIDITY_MS, FLOOD_TTL_MAX, REQUEST_CLOCK_TOLERANCE_MS
@@ -40,6 +40,14 @@ class _Last:
     widest_radius_km: float | None
     offered_since_ms: int
     ring: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How far a subject was offered: the ring's place in the plan, and since when it is offered at all."""
+
+    ring: int
+    offered_since_ms: int
 
 
 class Announcer:
@@ -168,6 +176,16 @@ class Announcer:
         tx.after_commit(lambda: log.info("announced", **told, revision=revision))
         return number
 
+    @property
+    def rings(self) -> Sequence[Ring]:
+        """How far subjects are offered, and when: the plan that is in use."""
+        return self._settings.ring_plan(development=self._development)
+
+    def reached(self, source: RowSource, subject_id: str) -> Reached | None:
+        """How far a subject of this node is announced by now; None for what is not on offer."""
+        last = self._last(source, subject_id)
+        return Reached(last.ring, last.offered_since_ms) if last is not None and last.available else None
+
     def _valid_until_ms(self, subject: Subject, last: _Last | None, now_ms: int) -> int:
         valid_until_ms = now_ms + self._settings.announcement_validity_s * 1000
         if subject.available:
@@ -185,14 +203,13 @@ class Announcer:
 
     def _ring(self, subject: Subject, last: _Last | None, offered_since_ms: int, now_ms: int) -> Opening:
         """The ring that is open for the subject. What is not available waits for no further one."""
-        rings = self._settings.ring_plan(development=self._development)
         reached = 0 if last is None else last.ring
-        found = opening(rings, offered_since_ms, now_ms, subject.expires_ms, reached)
+        found = opening(self.rings, offered_since_ms, now_ms, subject.expires_ms, reached)
         return found if subject.available else replace(found, number=reached, next_at_ms=None)
 
     @staticmethod
-    def _last(tx: Tx, subject_id: str) -> _Last | None:
-        row = tx.one("SELECT * FROM own_announcement WHERE subject = ?", (subject_id,))
+    def _last(source: RowSource, subject_id: str) -> _Last | None:
+        row = source.one("SELECT * FROM own_announcement WHERE subject = ?", (subject_id,))
         if row is None:
             return None
         return _Last(

@@ -4,6 +4,7 @@ A key that came by handshake or from the operator is pinned: an introduction nev
 another key is refused before it gets here. Only the functions of this file write the `node` table.
 """
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
+from loopd.database.readers import Reader
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.protocol.geo import Location
@@ -132,6 +134,12 @@ def node_record(row: sqlite3.Row) -> NodeRecord:
 def peers(tx: Tx) -> list[KnownNode]:
     """All nodes in the standing of a peer."""
     return [known_node(row) for row in tx.all(f"SELECT {_COLUMNS} FROM node WHERE standing = 'peer'")]
+
+
+async def destinations(reader: Reader) -> list[KnownNode]:
+    """All nodes that something could go to: peers, and those that peers introduced."""
+    rows = await reader.all(f"SELECT {_COLUMNS} FROM node WHERE standing IN ('peer', 'introduced')")
+    return await asyncio.to_thread(lambda: [known_node(row) for row in rows])
 
 
 def count(source: RowSource, standing: Standing) -> int:

@@ -126,6 +126,15 @@ BID_MAX_VALIDITY_S = 30 * 24 * 3600
 # How long a node that bid is tried to be told what became of its bid.
 BID_STATUS_DELIVERY_MS = 7 * 24 * 3600 * 1000
 
+# Routing. Places from which a ranking keeps the distances to all nodes; beyond, they are computed anew.
+RANKED_ORIGINS_REMEMBERED = 64
+# Destinations of one question for a LoopCost; beyond: 400.
+LOOP_COST_DESTINATIONS_MAX = 5_000
+# Nodes that wait for their signals to be fetched; beyond, they are left for the next question.
+SIGNALS_WAITING_MAX = 1_000
+# The least time between two attempts at one node's signals, however often somebody asks for a cost.
+SIGNALS_RETRY_MS = 60_000
+
 # Links between nodes. A batch of frames, packed or unpacked; a larger one is a protocol error and ends the link.
 LINK_BATCH_MAX_BYTES = 256 * 1024
 LINK_BATCH_MAX_FRAMES = 4096
@@ -188,3 +197,15 @@ SIGNAL_REMARKS_PER_NODE_MAX = 20
 
 # Events. The data of one entry of the log: it names documents, it does not repeat them. Beyond: a bug of the caller.
 EVENT_DATA_MAX_BYTES = 4096
+
+# The ledger. The largest single amount: its hundredths are exact in a double, which the signed form (RFC 8785) writes
+# numbers as. Beyond: 400.
+LEDGER_AMOUNT_MAX_LC = Decimal(10) ** 13
+# A payment order this much older than its arrival is refused: nobody keeps a signed one in a drawer. 400 `bad_time`.
+TRANSFER_MAX_AGE_MS = 7 * 86_400_000
+# How long an order may reserve funds; beyond: 400.
+HOLD_MAX_MS = 90 * 86_400_000
+# Orders in one request that stand and fall together; beyond: 400.
+LINKED_TRANSFERS_MAX = 16
+# Accounts whose due decay is charged in one transaction, so that other writes need not wait for a whole city's.
+DUE_ACCOUNTS_AT_ONCE = 200

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, cast
 
 import jsonschema
@@ -89,29 +89,43 @@ def schema_errors(entity: str, value: Any) -> list[Violation]:
 
     At most `VIOLATIONS_MAX` are listed; of a document with more than `EXPLAINED_VALUES_MAX` values the first alone.
     """
-    compiled = _compiled(entity)
-    if compiled.is_valid(value):
-        return []
-    violations: list[Violation] = []
-    if not _has_more_values(value, EXPLAINED_VALUES_MAX):
-        for error in _interpreted(entity).iter_errors(value):
-            violations.extend(_explain(error))
-            if len(violations) >= VIOLATIONS_MAX:
-                break
-    # The verdict stands where the interpreter sees nothing wrong, so the compiled validator says why itself.
-    return violations[:VIOLATIONS_MAX] or [_first_violation(compiled, entity, value)]
+    return _compiled(entity).errors(value)
+
+
+class CompiledSchema:
+    """A JSON Schema as it is asked: an entity's, or the small one of a request that is no LOOP document."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self._schema = dict(schema)
+        self._compiled = jsonschema_rs.Draft202012Validator(
+            self._schema, validate_formats=True, formats=dict(FORMATS), ignore_unknown_formats=False
+        )
+
+    def is_valid(self, value: Any) -> bool:
+        """The verdict alone."""
+        return self._compiled.is_valid(value)
+
+    def errors(self, value: Any) -> list[Violation]:
+        """Every violation, within the bounds that `schema_errors` tells; none if the schema holds."""
+        if self._compiled.is_valid(value):
+            return []
+        violations: list[Violation] = []
+        if not _has_more_values(value, EXPLAINED_VALUES_MAX):
+            for error in self._interpreted.iter_errors(value):
+                violations.extend(_explain(error))
+                if len(violations) >= VIOLATIONS_MAX:
+                    break
+        # The verdict stands where the interpreter sees nothing wrong, so the compiled validator says why itself.
+        return violations[:VIOLATIONS_MAX] or [_first_violation(self._compiled, self._schema, value)]
+
+    @cached_property
+    def _interpreted(self) -> Any:
+        return _Interpreter(self._schema, format_checker=_FORMAT_CHECKER)
 
 
 @cache
-def _compiled(entity: str) -> jsonschema_rs.Draft202012Validator:
-    return jsonschema_rs.Draft202012Validator(
-        entity_schema(entity), validate_formats=True, formats=dict(FORMATS), ignore_unknown_formats=False
-    )
-
-
-@cache
-def _interpreted(entity: str) -> Any:
-    return _Interpreter(entity_schema(entity), format_checker=_FORMAT_CHECKER)
+def _compiled(entity: str) -> CompiledSchema:
+    return CompiledSchema(entity_schema(entity))
 
 
 def _is_integer(_: Any, value: object) -> bool:
@@ -173,11 +187,11 @@ def _explain(error: jsonschema.ValidationError) -> Iterable[Violation]:
     return [Violation(pointer(path), "forbidden" if rule == "not" else rule, _message(rule, bound))]
 
 
-def _first_violation(compiled: jsonschema_rs.Draft202012Validator, entity: str, value: Any) -> Violation:
+def _first_violation(compiled: jsonschema_rs.Draft202012Validator, schema: Mapping[str, Any], value: Any) -> Violation:
     try:
         compiled.validate(value)
     except jsonschema_rs.ValidationError as error:
-        bound: Any = entity_schema(entity)
+        bound: Any = schema
         for step in error.schema_path:
             bound = bound[step]
         rule = str(error.schema_path[-1])

@@ -1,11 +1,13 @@
 """The door to LoopSignals: this node's own, and what others published, as far as it was fetched."""
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
 import structlog
 
 from loopd.clock import Clock
+from loopd.database.readers import Reader
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.events.service import EventKind, EventLog
@@ -101,6 +103,12 @@ class Signals:
             return self.own(source).reading(category, now_ms)
         configuration = tables.configuration_in_force(source, node_id, now_ms)
         return None if configuration is None else configuration.reading(category, now_ms)
+
+    async def of_others(self, reader: Reader) -> list[SignalConfiguration]:
+        """All that is known of other nodes' configurations, by node and then in order of their start."""
+        rows = await reader.all(tables.ALL_CONFIGURATIONS)
+        # Thousands of small JSON texts: not on the event loop.
+        return await asyncio.to_thread(lambda: [tables.configuration_of(row) for row in rows])
 
     def remember(self, tx: Tx, node_id: str, document: Document) -> SignalConfiguration:
         """Keep the LoopSignalConfig that a node published.

@@ -57,6 +57,17 @@ class Fetched:
     known_until_ms: int
 
 
+# What is kept of all other nodes.
+ALL_CONFIGURATIONS = (
+    "SELECT node_id, valid_from_ms, valid_until_ms, signals FROM signal_configuration ORDER BY node_id, valid_from_ms"
+)
+
+
+def configuration_of(row: sqlite3.Row) -> SignalConfiguration:
+    """A row of another node's configurations."""
+    return SignalConfiguration(row["node_id"], json.loads(row["signals"]), row["valid_from_ms"], row["valid_until_ms"])
+
+
 def last_fetched(source: RowSource, node_id: str) -> Fetched | None:
     """How recent the knowledge of a node's signals is; None where nothing was ever fetched."""
     row = source.one(
@@ -70,14 +81,11 @@ def last_fetched(source: RowSource, node_id: str) -> Fetched | None:
 def known_configurations(source: RowSource, node_id: str) -> list[SignalConfiguration]:
     """What is kept of another node's configurations, in order of their start."""
     rows = source.all(
-        "SELECT valid_from_ms, valid_until_ms, signals FROM signal_configuration WHERE node_id = ?"
+        "SELECT node_id, valid_from_ms, valid_until_ms, signals FROM signal_configuration WHERE node_id = ?"
         " ORDER BY valid_from_ms",
         (node_id,),
     )
-    return [
-        SignalConfiguration(node_id, json.loads(row["signals"]), row["valid_from_ms"], row["valid_until_ms"])
-        for row in rows
-    ]
+    return [configuration_of(row) for row in rows]
 
 
 def known_nodes(source: RowSource) -> list[str]:

@@ -1,0 +1,118 @@
+"""A LoopCoinTransfer (§5.2) as an order: what is to move, and the bytes that its payer signs; pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from hashlib import sha256
+from typing import Any, Final
+from uuid import UUID, uuid5
+
+import rfc8785
+
+from loopd.ledger.refusals import Fault, refused
+from loopd.protocol.documents import Document
+from loopd.protocol.limits import HOLD_MAX_MS, LEDGER_AMOUNT_MAX_LC, REQUEST_CLOCK_TOLERANCE_MS, TRANSFER_MAX_AGE_MS
+from loopd.protocol.money import parse_amount
+from loopd.protocol.timestamps import parse_timestamp
+
+# Ids of what the ledger does by itself follow from what it is done for: doing it twice is seen.
+_OWN_IDS: Final = UUID("6c6f6f70-6c63-5064-8000-6c6564676572")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What somebody wants moved. With `hold_until_ms` it only reserves the funds, until it is posted or voided."""
+
+    id: str
+    payer: str
+    payee: str
+    amount_minor: int
+    currency: str
+    stated_at_ms: int
+    hold_until_ms: int | None
+    signature: str | None
+    signed: bytes
+    received: bytes
+
+    @property
+    def digest(self) -> bytes:
+        """By which a repeat is told from another order: the signature is no part of it."""
+        return sha256(self.signed).digest()
+
+
+def read_order(document: Document) -> Order:
+    """The order of a LoopCoinTransfer that fits its schema. Refusal `bad_amount`, `bad_time`, `not_canonical`."""
+    value = document.value
+    return Order(
+        id=str(UUID(value["id"])),
+        payer=value["from"],
+        payee=value["to"],
+        amount_minor=read_amount(value["amount"]),
+        currency=value["currency"],
+        stated_at_ms=_moment(value, "timestamp"),
+        hold_until_ms=_moment(value, "hold_until") if "hold_until" in value else None,
+        signature=value.get("signature"),
+        signed=signed_bytes(value),
+        received=document.received,
+    )
+
+
+def read_amount(value: Any, pointer: str = "/amount") -> int:
+    """Hundredths of a positive amount. Refusal `bad_amount`, the place named."""
+    try:
+        amount_minor = parse_amount(value)
+    except ValueError:
+        amount_minor = 0
+    if not 0 < amount_minor <= LEDGER_AMOUNT_MAX_LC * 100:
+        raise refused(Fault.BAD_AMOUNT, {"pointer": pointer})
+    return amount_minor
+
+
+def signed_bytes(value: Mapping[str, Any]) -> bytes:
+    """The RFC 8785 form of the transfer without `signature`. Refusal `not_canonical`."""
+    try:
+        return rfc8785.dumps(_as_numbers({key: item for key, item in value.items() if key != "signature"}))
+    except rfc8785.CanonicalizationError:
+        raise refused(Fault.NOT_CANONICAL) from None
+
+
+def check_times(order: Order, now_ms: int) -> None:
+    """Refusal `bad_time` for an order from the drawer or from the future, or a hold without a sensible end."""
+    age_ms = now_ms - order.stated_at_ms
+    if not -REQUEST_CLOCK_TOLERANCE_MS <= age_ms <= TRANSFER_MAX_AGE_MS:
+        raise refused(Fault.BAD_TIME, {"pointer": "/timestamp"})
+    if order.hold_until_ms is not None and not now_ms < order.hold_until_ms <= now_ms + HOLD_MAX_MS:
+        raise refused(Fault.BAD_TIME, {"pointer": "/hold_until"})
+
+
+def own_id(*parts: str | int) -> str:
+    """The id of a transfer that the ledger makes by itself, from what it is made for."""
+    return str(uuid5(_OWN_IDS, "\n".join(map(str, parts))))
+
+
+def own_digest(*parts: str | int) -> bytes:
+    """The digest of such a transfer."""
+    return sha256("\n".join(map(str, parts)).encode()).digest()
+
+
+def _moment(value: Mapping[str, Any], key: str) -> int:
+    stated = value[key]
+    try:
+        return parse_timestamp(stated) if isinstance(stated, str) else _no_moment()
+    except ValueError:
+        raise refused(Fault.BAD_TIME, {"pointer": f"/{key}"}) from None
+
+
+def _no_moment() -> int:
+    raise ValueError("not a date-time")
+
+
+def _as_numbers(value: Any) -> Any:
+    # RFC 8785 writes a number as a double does: two decimals below 10^13 come back from one as they went in.
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {key: _as_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_as_numbers(item) for item in value]
+    return value

@@ -1,0 +1,106 @@
+"""What routing needs of the rest of the node, as it sees it. Fakes of these stand in for it in tests."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from loopd.database import Reader, RowSource, Tx
+from loopd.events.service import EventKind
+from loopd.gossip.rings import Ring
+from loopd.protocol.geo import Location
+from loopd.protocol.nodes import KnownNode
+from loopd.protocol.subjects import HeardSubject, Subject
+from loopd.signals.rules import SignalConfiguration
+
+
+class HomeNode(Protocol):
+    """What routing must know of its own node. `context_url` is the JSON-LD context that it emits."""
+
+    @property
+    def node_id(self) -> str: ...
+
+    @property
+    def location(self) -> Location: ...
+
+    @property
+    def context_url(self) -> str: ...
+
+
+class HostedRecord(Protocol):
+    """A record of the registry: its flow metadata, and the JSON text of the document it was registered with."""
+
+    @property
+    def subject(self) -> Subject: ...
+
+    @property
+    def document(self) -> bytes: ...
+
+
+class Records(Protocol):
+    """The registry's door."""
+
+    def find(self, source: RowSource, subject_id: str) -> HostedRecord | None:
+        """The record of an id, or None."""
+        ...
+
+
+class Heard(Protocol):
+    """What other nodes announced."""
+
+    def find(self, source: RowSource, subject_id: str) -> HeardSubject | None:
+        """The newest valid announcement of a subject, or None."""
+        ...
+
+
+class SignalsKnown(Protocol):
+    """The signals' door."""
+
+    def own(self, source: RowSource) -> SignalConfiguration:
+        """This node's configuration in force."""
+        ...
+
+    async def of_others(self, reader: Reader) -> list[SignalConfiguration]:
+        """All that is known of other nodes' configurations, by node and then in order of their start."""
+        ...
+
+    def due(self, source: RowSource, node_ids: Iterable[str]) -> list[str]:
+        """Those of the nodes whose signals should be fetched now."""
+        ...
+
+
+class Directory(Protocol):
+    """The nodes that this one knows."""
+
+    async def destinations(self, reader: Reader) -> list[KnownNode]:
+        """All nodes that something could go to."""
+        ...
+
+
+class Reached(Protocol):
+    """How far a subject is announced: the ring's place in the plan, and since when it is offered."""
+
+    @property
+    def ring(self) -> int: ...
+
+    @property
+    def offered_since_ms(self) -> int: ...
+
+
+class Overflow(Protocol):
+    """How this node's announcements widen (§9.3)."""
+
+    @property
+    def rings(self) -> Sequence[Ring]:
+        """The plan, the narrowest first."""
+        ...
+
+    def reached(self, source: RowSource, subject_id: str) -> Reached | None:
+        """How far a subject of this node is announced by now; None for what is not on offer."""
+        ...
+
+
+class Events(Protocol):
+    """The log of what happened."""
+
+    def append(self, tx: Tx, kind: EventKind, subject: str, data: Mapping[str, Any]) -> int:
+        """Record what happened to an id in the transaction in which it happens."""
+        ...

@@ -1,0 +1,83 @@
+"""Routing's routes on listening sockets, with a client of both planes."""
+
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import ClientSession
+
+from loopd.api.access import Plane
+from loopd.api.app import ApiServices, build_app
+from loopd.api.docs import ApiIdentity
+from loopd.api.loopcost import LoopCostRoutes
+from loopd.api.openapi import entity_schemas
+from loopd.api.routes import Route
+from loopd.api.settings import ApiSettings
+from loopd.api.tokens import TokenStore
+from loopd.protocol.schemas import ENTITIES_BY_FILE, schema_file
+from tests.exchange_api import TrustingAuthenticator
+from tests.registry_api import HttpAnswer
+from tests.routing_support import RoutingNode
+
+
+class RoutingApi:
+    """A client of the public plane, with a token of a scope or as another node."""
+
+    def __init__(self, node: RoutingNode, session: ClientSession, base: str, tokens: Mapping[str, str]) -> None:
+        self.node = node
+        self._session = session
+        self._base = base
+        self._tokens = tokens
+
+    async def get(self, path: str, scope: str | None = "offer:write") -> HttpAnswer:
+        return await self._send("GET", path, None, self._bearer(scope))
+
+    async def post(
+        self, path: str, value: Any, scope: str | None = "offer:write", headers: Mapping[str, str] | None = None
+    ) -> HttpAnswer:
+        """A POST of JSON; `value` may be bytes, None sends no body."""
+        return await self._send("POST", path, value, {**(headers or {}), **self._bearer(scope)})
+
+    async def post_as_node(self, path: str, value: Any, node_id: str) -> HttpAnswer:
+        return await self._send("POST", path, value, {"X-Node-ID": node_id})
+
+    def _bearer(self, scope: str | None) -> dict[str, str]:
+        return {} if scope is None else {"Authorization": f"Bearer {self._tokens[scope]}"}
+
+    async def _send(self, method: str, path: str, value: Any, headers: Mapping[str, str]) -> HttpAnswer:
+        body = value if value is None or isinstance(value, bytes) else json.dumps(value).encode()
+        sent = {**headers} if body is None else {"Content-Type": "application/json", **headers}
+        async with self._session.request(method, self._base + path, data=body, headers=sent) as answer:
+            return HttpAnswer(answer.status, answer.headers, await answer.read())
+
+
+def routes_of(node: RoutingNode) -> Iterable[Route]:
+    """The routes of a node's routing."""
+    return LoopCostRoutes(node.routing).routes()
+
+
+@asynccontextmanager
+async def routing_api(node: RoutingNode) -> AsyncIterator[RoutingApi]:
+    """Serve a node's routing."""
+    database, clock = node.database, node.clock
+    store = TokenStore(database, clock)
+    tokens = {
+        scope: (await database.write(lambda tx, scope=scope: store.create(tx, [scope], 3600, clock.now_ms()))).text
+        for scope in ("material:write", "offer:write", "admin")
+    }
+    services = ApiServices(
+        settings=ApiSettings(user_requests_per_minute=0, node_requests_per_minute=0, search_requests_per_minute=0),
+        clock=clock,
+        tokens=store,
+        identity=ApiIdentity(title="Munich", version="0.1.0", base_url="https://munich.example"),
+        schemas=entity_schemas(schema_file(name) for name in ENTITIES_BY_FILE),
+        node_authenticator=TrustingAuthenticator(),
+    )
+    app = build_app(routes_of(node), Plane.PUBLIC, services)
+    host, port = await app.listen_tcp("127.0.0.1", 0)
+    try:
+        async with ClientSession() as session:
+            yield RoutingApi(node, session, f"http://{host}:{port}", tokens)
+    finally:
+        await app.close(1.0)
