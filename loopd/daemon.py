@@ -16,6 +16,7 @@ import loopd
 from loopd.api.access import Plane
 from loopd.api.app import ApiServices, App, build_app
 from loopd.api.docs import ApiIdentity
+from loopd.api.events import EventRoutes
 from loopd.api.federate_announce import FederateAnnounceRoutes
 from loopd.api.federate_mirror import FederateMirrorRoutes
 from loopd.api.federate_offer import FederateOfferRoutes
@@ -48,6 +49,9 @@ from loopd.clock import SystemClock
 from loopd.database.database import Database
 from loopd.database.writer import Tx
 from loopd.directory import NodeDirectory
+from loopd.events import tables as event_tables
+from loopd.events.feed import EventFeed
+from loopd.events.pruning import EventPruning
 from loopd.events.service import EventKind, EventLog
 from loopd.exchange.service import MIRROR_PATH, Exchange
 from loopd.federation import nodes, own_key
@@ -130,7 +134,9 @@ class Node:
         self._clock = SystemClock()
         self._started_at_ms = self._clock.now_ms()
         audit = AuditLog(self._clock)
-        self._events = EventLog(self._clock)
+        self._feed = EventFeed(event_tables.newest_id(database.points))
+        self._events = EventLog(self._clock, self._feed.committed)
+        self._event_pruning = EventPruning(self._events, database)
         self._federation = Federation(
             identity,
             settings.federation,
@@ -194,6 +200,7 @@ class Node:
 
     async def start(self, public: App) -> None:
         """Begin to probe, send and renew, and to open and close votes. What comes over links, `public` answers."""
+        self._event_pruning.start()
         await self._voting_time.start()
         await self._federation.start(
             Modules(
@@ -206,13 +213,15 @@ class Node:
         )
 
     async def part(self) -> None:
-        """End the links to other nodes, whose connections would otherwise stay open."""
+        """End the links to other nodes and the streams of events, whose connections would otherwise stay open."""
+        self._feed.close()
         await self._federation.links.stop()
 
     async def stop(self) -> None:
         """End the work in the background, once nobody calls any more and before the database closes."""
         await self._voting_time.stop()
         await self._signal_fetcher.stop()
+        await self._event_pruning.stop()
         await self._federation.stop()
         await self._tokens.close()
 
@@ -248,6 +257,7 @@ class Node:
             ProductRoutes(self._registry, database, write),
             StatusUpdateRoutes(SubjectKind.MATERIAL, self._registry, database, write, release_nothing),
             StatusUpdateRoutes(SubjectKind.PRODUCT, self._registry, database, write, release_nothing),
+            EventRoutes(self._events, self._feed, database, clock),
             SignalRoutes(self._signals, database),
             VoteRoutes(self._voting, database, write),
             FederationRoutes(self._identity, self._federation, database, clock),

@@ -27,7 +27,6 @@ from loopd.protocol.limits import LINK_BODY_MAX_BYTES
 from loopd.protocol.signing import X_NODE_ID
 
 _NO_ROUTE: Final = "(none)"
-_SWITCHING_PROTOCOLS: Final = 101
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -120,8 +119,12 @@ class Dispatcher:
         finally:
             if awaited:
                 self._left()
+        if not isinstance(answer, Answer):
+            # How long a connection was kept is no time that anybody waited for an answer.
+            self._observe(answer.status, http.method, route, 0.0)
+            return answer
         self._observe(answer.status, http.method, route, perf_counter() - started_s)
-        return self._finished(answer, request_id) if isinstance(answer, Answer) else answer
+        return self._finished(answer, request_id)
 
     async def handle_carried(self, peer: str, sent: frames.Request) -> frames.Response:
         """Answer a node's request that came over its link, as if it had come by HTTP; only its own, to node routes."""
@@ -245,8 +248,7 @@ class Dispatcher:
 
     def _observe(self, status: int, method: str, route: Route | None, seconds: float) -> None:
         name = route.key if route is not None else _NO_ROUTE
-        # How long a connection was kept is no time that anybody waited for an answer.
-        self._metrics.observe(name, status, 0.0 if status == _SWITCHING_PROTOCOLS else seconds)
+        self._metrics.observe(name, status, seconds)
         if route is None or not route.unlogged:
             log = self._log.debug if method in _READING else self._log.info
             log("request", route=name, status=status, duration_ms=round(seconds * 1000, 2))

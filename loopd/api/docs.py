@@ -118,6 +118,8 @@ def access_text(route: Route) -> str:
     """Who may call the route, in words."""
     if isinstance(route.access, Scope):
         return f"token with scope {route.access.value}"
+    if route.token_shows_more:
+        return "open; a token with scope admin shows more"
     return "open" if route.access is Access.OPEN else "signature of a node (§9.2)"
 
 

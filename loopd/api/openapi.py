@@ -116,6 +116,8 @@ def operation_id(route: Route) -> str:
 def _security(route: Route) -> list[dict[str, list[str]]]:
     if isinstance(route.access, Scope):
         return [{"token": [route.access.value]}]
+    if route.token_shows_more:
+        return [{}, {"token": [Scope.ADMIN.value]}]
     return [{"node": []}] if route.access is Access.NODE else []
 
 

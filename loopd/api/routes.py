@@ -103,7 +103,8 @@ class Route:
     `access` is open, a node's signature, or the scope that a token needs. `successes` maps the status to what it
     carries. `refusals` maps a status to the reasons that this route adds to those that every route of its kind has
     (see `refusals_of`). `admin` routes are served on the operator's listener alone. `repeatable` is False where a
-    stored answer must not exist, because it holds a secret. A `lasting` route keeps its connection for hours: it takes
+    stored answer must not exist, because it holds a secret. `token_shows_more`: an open route that shows an operator
+    more; a token that is sent along is checked. A `lasting` route keeps its connection for hours: it takes
     no place among the requests in work, and nobody waits for its end. Of an `unlogged` one no log tells that it was.
     """
 
@@ -123,6 +124,7 @@ class Route:
     description: str = ""
     example: str = ""
     admin: bool = False
+    token_shows_more: bool = False
     repeatable: bool = True
     lasting: bool = False
     unlogged: bool = False
@@ -186,6 +188,8 @@ def refusals_of(route: Route) -> dict[int, tuple[str, ...]]:
     if isinstance(route.access, Scope):
         add(401, "missing_token", "bad_token", "expired_token")
         add(403, "insufficient_scope")
+    if route.token_shows_more:
+        add(401, "bad_token", "expired_token")
     if route.access is Access.NODE:
         add(401, "missing_header", "bad_timestamp", "clock_skew", "unknown_node", "bad_signature", "revoked_key")
         add(401, "wrong_target")

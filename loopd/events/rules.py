@@ -3,9 +3,13 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final
 
-from loopd.protocol.json_text import read_json
+import orjson
+
+from loopd.protocol.json_text import dump_json
+from loopd.protocol.limits import EVENT_QUEUE_MAX
 from loopd.protocol.timestamps import format_timestamp
 
 
@@ -57,14 +61,21 @@ class Event:
 
 
 def event_json(event: Event) -> dict[str, Any]:
-    """An event as lists, streams and webhooks show it."""
+    """An event as lists, streams and webhooks show it; for `dump_json`, since its data is JSON text already."""
     return {
         "id": event.event_id,
         "kind": event.kind.value,
         "subject": event.subject,
         "at": format_timestamp(event.at_ms),
-        "data": read_json(event.data),
+        "data": orjson.Fragment(event.data),
     }
+
+
+# As many as one follower may have waiting: whoever follows at the same pace shares one text.
+@lru_cache(maxsize=EVENT_QUEUE_MAX)
+def event_text(event: Event) -> bytes:
+    """The same as JSON text, on one line."""
+    return dump_json(event_json(event))
 
 
 def kinds_named(names: Collection[str]) -> frozenset[EventKind]:

@@ -197,6 +197,22 @@ SIGNAL_REMARKS_PER_NODE_MAX = 20
 
 # Events. The data of one entry of the log: it names documents, it does not repeat them. Beyond: a bug of the caller.
 EVENT_DATA_MAX_BYTES = 4096
+# What the log keeps, of each kind by itself, so that a flood of one pushes no other out; the oldest go, and a reader
+# that asks for them is told.
+EVENTS_KEPT_PER_KIND_MAX = 20_000
+EVENTS_KEPT_MS = 30 * 24 * 3600 * 1000
+# Events forgotten in one transaction: more would keep other writes waiting.
+EVENTS_PRUNED_AT_ONCE = 500
+# Streams of events, in all and of one client address; a further one is answered 503.
+EVENT_FOLLOWERS_MAX = 256
+EVENT_FOLLOWERS_PER_CLIENT_MAX = 16
+# Events that wait for one stream's client, more than one transaction brings; beyond, the stream ends and says so.
+EVENT_QUEUE_MAX = 4_096
+# A stream that is silent so long says that it is there; one that is that old ends, and its client comes again.
+EVENT_STREAM_HEARTBEAT_S = 15.0
+EVENT_STREAM_MAX_S = 3_600.0
+# Events read from the log, or sent, at once.
+EVENT_STREAM_PAGE = 200
 
 # The ledger. The largest single amount: its hundredths are exact in a double, which the signed form (RFC 8785) writes
 # numbers as. Beyond: 400.

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from loopd.database import Database, DatabaseSettings, Tx
+from loopd.events.rules import ALL_KINDS
 from loopd.events.service import Event, EventKind, EventLog
+from loopd.events.tables import newest_id
 from loopd.protocol.errors import Conflict
-from loopd.protocol.limits import EVENT_DATA_MAX_BYTES
+from loopd.protocol.limits import EVENT_DATA_MAX_BYTES, EVENTS_KEPT_MS
 from tests.support import ManualClock
 
 CLOCK = ManualClock(now_ms=1_790_000_000_123)
@@ -74,3 +76,51 @@ async def test_long_data_and_a_persons_account_are_refused(database: Database, d
     with pytest.raises(ValueError, match=r"ledger\.posted"):
         await database.write(lambda tx: log.append(tx, EventKind.LEDGER_POSTED, "T-1", data))
     assert await stored(database) == []
+
+
+async def test_what_is_too_much_or_too_old_is_forgotten_kind_by_kind(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loopd.events.service.EVENTS_KEPT_PER_KIND_MAX", 3)
+    monkeypatch.setattr("loopd.events.service.EVENTS_PRUNED_AT_ONCE", 2)
+    clock = ManualClock()
+    log = EventLog(clock)
+
+    async def happen(kind: EventKind, count: int) -> None:
+        for number in range(count):
+            await database.write(lambda tx, number=number: log.append(tx, kind, f"{kind.value}-{number}", {}))
+
+    await happen(EventKind.OFFER_CREATED, 2)
+    clock.advance(EVENTS_KEPT_MS + 1)
+    await happen(EventKind.OFFER_CREATED, 1)
+    await happen(EventKind.SUBJECT_HEARD, 10)
+    await log.prune(database)
+    assert [event_id for event_id, _ in await stored(database)] == [3, 11, 12, 13]
+    offers = await log.after(database, {EventKind.OFFER_CREATED}, 0, 10)
+    assert ([event.event_id for event in offers.events], offers.gone_through) == ([3], 2)
+    assert (await log.after(database, {EventKind.OFFER_CREATED}, 2, 10)).gone_through is None
+    assert (await log.after(database, ALL_KINDS, 2, 10)).gone_through == 10
+
+
+async def test_an_id_is_never_given_twice_even_when_all_are_forgotten(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loopd.events.service.EVENTS_KEPT_PER_KIND_MAX", 0)
+    log = EventLog(CLOCK)
+    for subject in ("MAT-1", "MAT-2"):
+        await database.write(appending(log, subject))
+    await log.prune(database)
+    assert await stored(database) == []
+    assert newest_id(database.points) == 2
+    assert await database.write(appending(log, "MAT-3")) == 3
+
+
+async def test_an_id_after_the_newest_is_unknown(database: Database) -> None:
+    log = EventLog(CLOCK)
+    assert (await log.after(database, ALL_KINDS, 0, 10)).unknown is False
+    await database.write(appending(log, "MAT-1"))
+    assert [(await log.after(database, ALL_KINDS, last_id, 10)).unknown for last_id in (0, 1, 2)] == [
+        False,
+        False,
+        True,
+    ]
