@@ -135,6 +135,22 @@ SIGNALS_WAITING_MAX = 1_000
 # The least time between two attempts at one node's signals, however often somebody asks for a cost.
 SIGNALS_RETRY_MS = 60_000
 
+# The mirror. One MirrorUpdate, so that a few fit a page; a larger document is refused where it comes in: 400.
+MIRROR_UPDATE_MAX_BYTES = 256 * 1024
+# A page of versions ends with the one that brings it here.
+MIRROR_PAGE_MAX_BYTES = 768 * 1024
+# Pages of one list that are read at one go; the next look goes on.
+MIRROR_PAGES_MAX = 1_000
+# Entities of one node that are held. Beyond: 503 `too_many_mirrored`.
+MIRRORED_PER_NODE_MAX = 100_000
+# Entities of one node of which versions are known to be missing; what is beyond, the next comparison finds.
+MIRROR_GAPS_PER_NODE_MAX = 10_000
+# How long the other side is tried to be told a version; later it finds it by comparing.
+MIRROR_DELIVERY_MS = 7 * 24 * 3600 * 1000
+# How long the seller's node is tried to be asked for a status, and for longer than that knows a repeat.
+STATUS_REQUEST_DELIVERY_MS = 24 * 3600 * 1000
+STATUS_REQUEST_MEMORY_MS = 2 * STATUS_REQUEST_DELIVERY_MS
+
 # Links between nodes. A batch of frames, packed or unpacked; a larger one is a protocol error and ends the link.
 LINK_BATCH_MAX_BYTES = 256 * 1024
 LINK_BATCH_MAX_FRAMES = 4096

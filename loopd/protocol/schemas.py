@@ -39,6 +39,8 @@ ENTITIES_BY_FILE: Mapping[str, tuple[str, ...]] = {
     "material-announcement": ("MaterialAnnouncement",),
     "material-offer": ("MaterialOffer",),
     "bid-status": ("BidStatus",),
+    "mirror-update": ("MirrorUpdate",),
+    "status-request": ("StatusRequest",),
     "key-rotation": ("KeyRotation",),
     "key-revocation": ("KeyRevocation",),
 }

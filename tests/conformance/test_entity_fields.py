@@ -16,12 +16,17 @@ from loopd.protocol.vocabulary import MATERIAL_CATEGORIES, PRODUCT_CATEGORIES
 with (Path(__file__).parent / "entity_fields.tsv").open(encoding="utf-8", newline="") as table:
     ROWS = list(csv.DictReader(table, delimiter="\t", quoting=csv.QUOTE_NONE))
 
-CLOSED = {"NodeHandshake", "NodeHandshakeResponse", "FederateAcceptedResponse"}
+CLOSED = {"NodeHandshake", "NodeHandshakeResponse", "FederateAcceptedResponse", "MirrorUpdate", "StatusRequest"}
 NAMED_SUBJECT = {
     **{entity: ["material_id", "product_id"] for entity in ("Offer", "Match", "Transfer")},
     **{entity: ["material", "product"] for entity in ("MaterialTransaction", "Settlement")},
     **{entity: ["material", "product"] for entity in ("MaterialAnnouncement", "MaterialOffer", "BidStatus")},
 }
+# What the project adds to the published entities.
+OWN_FILES = {
+    "material-announcement", "material-offer", "bid-status", "mirror-update", "status-request", "key-rotation",
+    "key-revocation",
+}  # fmt: skip
 # Between nodes that know products, `product` may stand for `material`; a settled sale names its accounts.
 ADDED = {
     ("MaterialTransaction", "product"),
