@@ -95,7 +95,8 @@ class MirrorKeeper:
         row = await self._database.one(tables.NEXT_DUE)
         if row is None or row["due_ms"] is None:
             return IDLE_S
-        return min(max(row["due_ms"] - self._clock.now_ms(), 10) / 1000, IDLE_S)
+        due_s = max(row["due_ms"] - self._clock.now_ms(), 10) / 1000
+        return min(float(due_s), IDLE_S)
 
     async def work(self) -> bool:
         """One round of what is due, each node for itself. Whether there was anything."""
@@ -104,8 +105,7 @@ class MirrorKeeper:
         for row in await self._database.all(tables.GAPS_DUE, (now_ms, GAPS_AT_ONCE)):
             gaps[row["node"]].append(tables.gap_of(row))
         partners = [
-            tables.partner_of(row)
-            for row in await self._database.all(tables.PARTNERS_DUE, (now_ms, PARTNERS_AT_ONCE))
+            tables.partner_of(row) for row in await self._database.all(tables.PARTNERS_DUE, (now_ms, PARTNERS_AT_ONCE))
         ]
         await asyncio.gather(
             *(self._fill_all(node_id, missing) for node_id, missing in gaps.items()), *map(self._compare, partners)

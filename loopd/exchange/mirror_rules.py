@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from loopd.exchange.rules import invalid, read_moment
 from loopd.protocol.documents import check_value
@@ -161,25 +161,27 @@ def read_versions(key: EntityKey, page: Page) -> list[Told]:
 def read_newest(node_id: str, after: int, page: Page) -> list[Newest]:
     """The entries in a page of a node's list, which go on after a place. Invalid `bad_page` where they do not."""
     found: list[Newest] = []
-    for entry in page.results:
-        if not isinstance(entry, dict):
-            raise Invalid("bad_page", "An entry is an object.")
-        number, version, entity_id = (entry.get(name) for name in ("number", "version", "id"))
-        entity = next((each for each in MirroredEntity if each.value == entry.get("entity")), None)
-        if not _is_count(number) or not _is_count(version) or entity is None or not _is_id(entity_id):
-            raise Invalid("bad_page", "An entry has a number, an entity, its id and its version.")
-        if number <= (found[-1].number if found else after):
-            raise Invalid("bad_page", "The entries are in order.")
-        found.append(Newest(number, EntityKey(node_id, entity, entity_id), version))
+    for value in page.results:
+        entry = _newest(node_id, value)
+        if entry is None or entry.number <= (found[-1].number if found else after):
+            raise Invalid("bad_page", "Each entry has a number, rising, an entity, its id and its version.")
+        found.append(entry)
     return found
 
 
-def _is_count(value: Any) -> bool:
+def _newest(node_id: str, value: Any) -> Newest | None:
+    fields = value if isinstance(value, dict) else {}
+    number, version, entity_id = fields.get("number"), fields.get("version"), fields.get("id")
+    entity = next((each for each in MirroredEntity if each.value == fields.get("entity")), None)
+    if entity is None or not isinstance(entity_id, str) or not is_exchange_id(entity_id):
+        return None
+    if not _is_count(number) or not _is_count(version):
+        return None
+    return Newest(number, EntityKey(node_id, entity, entity_id), version)
+
+
+def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= REVISION_MAX
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, str) and is_exchange_id(value)
 
 
 def find(held: Version | None, told: Version, entity: MirroredEntity) -> Finding:
@@ -244,7 +246,7 @@ def check_wish(entity: MirroredEntity, current: str, wished: str) -> None:
 
 def retry_delay_ms(attempts: int) -> int:
     """How long to wait after so many attempts, 1 or more, that brought nothing."""
-    return min(_RETRY_FIRST_MS * 2 ** min(attempts - 1, 20), _RETRY_MAX_MS)
+    return min(_RETRY_FIRST_MS << min(attempts - 1, 20), _RETRY_MAX_MS)
 
 
 def has_returned(last_contact_ms: int | None, now_ms: int) -> bool:

@@ -207,16 +207,12 @@ def note_gap(tx: Tx, key: EntityKey, wanted: int, now_ms: int) -> None:
     )
 
 
-def close_gap(tx: Tx, key: EntityKey, held: int) -> None:
-    """Nothing up to the held version is missing any more."""
+def close_gap(tx: Tx, key: EntityKey, version: int) -> None:
+    """Nothing up to that version is missing any more."""
     tx.execute(
-        "DELETE FROM mirror_gap WHERE node = ? AND entity = ? AND entity_id = ? AND wanted <= ?", (*key_parameters(key), held)
+        "DELETE FROM mirror_gap WHERE node = ? AND entity = ? AND entity_id = ? AND wanted <= ?",
+        (*key_parameters(key), version),
     )
-
-
-def forget_gap(tx: Tx, key: EntityKey) -> None:
-    """The owner knows of nothing that is missing."""
-    tx.execute("DELETE FROM mirror_gap WHERE node = ? AND entity = ? AND entity_id = ?", key_parameters(key))
 
 
 def postpone_gap(tx: Tx, key: EntityKey, next_attempt_at_ms: int) -> None:

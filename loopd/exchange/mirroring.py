@@ -11,6 +11,7 @@ from loopd.clock import Clock
 from loopd.database.database import Database
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
+from loopd.events.rules import EventKind
 from loopd.exchange import mirror_tables as tables
 from loopd.exchange.mirror_rules import (
     REFUSED_RETRY_MS,
@@ -25,9 +26,10 @@ from loopd.exchange.mirror_rules import (
 )
 from loopd.exchange.mirror_tables import Gap, Partner
 from loopd.exchange.mirror_views import mirrored_json
-from loopd.exchange.ports import HomeNode
+from loopd.exchange.ports import Events, HomeNode
 from loopd.protocol.documents import Document
 from loopd.protocol.errors import Invalid, NotFound, Refusal, Unavailable
+from loopd.protocol.json_text import JSON
 from loopd.protocol.lifecycle import MirroredEntity
 from loopd.protocol.limits import MIRRORED_PER_NODE_MAX
 
@@ -45,10 +47,11 @@ class MirroredPage:
 class Mirroring:
     """Keeps what other nodes decide, version by version. `wake` is called after a commit that leaves a gap."""
 
-    def __init__(self, node: HomeNode, clock: Clock, audit: AuditLog, wake: Callable[[], None]) -> None:
+    def __init__(self, node: HomeNode, clock: Clock, audit: AuditLog, events: Events, wake: Callable[[], None]) -> None:
         self._node = node
         self._clock = clock
         self._audit = audit
+        self._events = events
         self._wake = wake
 
     def receive(self, tx: Tx, caller_node_id: str, document: Document) -> Finding:
@@ -85,18 +88,11 @@ class Mirroring:
             tables.count_one_more(tx, key.node, now_ms + WHOLE_COMPARISON_MS)
         tables.put_mirrored(tx, key, version, now_ms)
         tables.close_gap(tx, key, version.number)
-        self._audit.append(
-            tx,
-            AuditKind.NODE_INTERACTION,
-            key.entity_id,
-            {
-                "event": "mirrored",
-                "node": key.node,
-                "entity": key.entity.value,
-                "version": version.number,
-                "status": version.status,
-            },
-        )
+        what: dict[str, JSON] = {"node": key.node, "version": version.number, "status": version.status}
+        audited = {"event": "mirrored", "entity": key.entity.value, **what}
+        self._audit.append(tx, AuditKind.NODE_INTERACTION, key.entity_id, audited)
+        kind = EventKind(f"{key.entity.value}.{'created' if is_new else 'status'}")
+        self._events.append(tx, kind, key.entity_id, what)
 
     def _note_missing(self, tx: Tx, key: EntityKey, wanted: int) -> None:
         tables.note_gap(tx, key, wanted, self._clock.now_ms())
@@ -136,9 +132,11 @@ class Mirroring:
 
     def fetched(self, tx: Tx, gap: Gap) -> None:
         """The owner told what it has; what it then still lacks is nowhere."""
-        if self.held(tx, gap.key) < gap.wanted:
-            log.warning("mirror_gap_of_nothing", **_named(gap.key), wanted=gap.wanted)
-        tables.forget_gap(tx, gap.key)
+        held = self.held(tx, gap.key)
+        if held < gap.wanted:
+            log.warning("mirror_gap_of_nothing", **_named(gap.key), held=held, wanted=gap.wanted)
+        # Of what was told meanwhile, more may be missing.
+        tables.close_gap(tx, gap.key, max(held, gap.wanted))
 
     def not_taken(self, tx: Tx, gap: Gap, refusal: Refusal) -> None:
         """What the owner tells cannot be."""

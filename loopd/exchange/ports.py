@@ -1,10 +1,12 @@
 """What the exchange needs of the rest of the node, as it sees it. Fakes of these stand in for it in tests."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
+from loopd.events.rules import EventKind
 from loopd.protocol.geo import Location
 from loopd.protocol.lifecycle import MirroredEntity
 from loopd.protocol.nodes import KnownNode
@@ -81,6 +83,46 @@ class Outbox(Protocol):
 
     def enqueue(self, tx: Tx, target: str, path: str, body: bytes, expires_at_ms: int, reference: str) -> None:
         """Queue a POST of `body` to `path` (from `/api/v1` on) of one known node, until `expires_at_ms`."""
+        ...
+
+
+class Events(Protocol):
+    """The log of what happened, for lists, streams and webhooks."""
+
+    def append(self, tx: Tx, kind: EventKind, subject: str, data: Mapping[str, Any]) -> int:
+        """Record what happened to `subject` (an id); `data` is small and names nobody."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAnswer:
+    """What another node answered."""
+
+    status: int
+    body: bytes
+
+
+class SignedReads(Protocol):
+    """Asks other nodes."""
+
+    async def __call__(self, node: KnownNode, path: str) -> NodeAnswer | None:
+        """The answer to a signed GET of `path` (from `/api/v1` on), or None where none came."""
+        ...
+
+
+class StatusChanges(Protocol):
+    """The lifecycle's door for what the other side of a deal asks."""
+
+    def change_status(
+        self,
+        tx: Tx,
+        entity: MirroredEntity,
+        entity_id: str,
+        status: str,
+        by_node: str | None,
+        details: Mapping[str, Any],
+    ) -> object:
+        """Move an entity of this node to another status, `details.reason` with it; Refusal where it may not."""
         ...
 
 
