@@ -18,7 +18,7 @@ from loopd.api.app import ApiServices, App, build_app
 from loopd.api.docs import ApiIdentity
 from loopd.api.events import EventRoutes
 from loopd.api.federate_announce import FederateAnnounceRoutes
-from loopd.api.federate_mirror import FederateMirrorRoutes
+from loopd.api.federate_mirror import FederateMirrorRoutes, Taker
 from loopd.api.federate_offer import FederateOfferRoutes
 from loopd.api.federation import FederationRoutes
 from loopd.api.federation_link import FederationLinkRoutes
@@ -53,7 +53,13 @@ from loopd.events import tables as event_tables
 from loopd.events.feed import EventFeed
 from loopd.events.pruning import EventPruning
 from loopd.events.service import EventKind, EventLog
-from loopd.exchange.service import MIRROR_PATH, Exchange
+from loopd.exchange.mirror_keeper import MirrorKeeper
+from loopd.exchange.mirror_rules import UPDATE_TYPE
+from loopd.exchange.mirror_telling import MirrorTelling
+from loopd.exchange.mirroring import Mirroring
+from loopd.exchange.ports import NodeAnswer
+from loopd.exchange.service import Exchange
+from loopd.exchange.views import MIRROR_PATH, STATUS_TYPE
 from loopd.federation import nodes, own_key
 from loopd.federation.heard import HeardHook, HeardSubjects
 from loopd.federation.own_key import OwnKey
@@ -79,6 +85,7 @@ from loopd.registry.service import RecordListener, Registry, release_nothing
 from loopd.routing.destinations import Destinations, SignalFetcher
 from loopd.routing.service import Routing
 from loopd.settings import Settings
+from loopd.signals.rules import TYPE as SIGNALS_TYPE
 from loopd.signals.service import Signals
 from loopd.signals.voting import Voting
 from loopd.signals.voting_time import VotingTime
@@ -181,6 +188,9 @@ class Node:
             HeardSubjects(self._clock),
             self._federation.outbox,
         )
+        self._mirror_telling = MirrorTelling(identity, self._clock, nodes, self._federation.outbox)
+        self._mirroring = Mirroring(identity, self._clock, audit, self._events, lambda: self._mirror_keeper.wake())
+        self._mirror_keeper = MirrorKeeper(database, self._clock, self._mirroring, nodes, self._read_signed)
         self._signal_fetcher = SignalFetcher(
             identity.node_id, database, self._signals, self._clock, self._refresh_signals_of
         )
@@ -202,11 +212,12 @@ class Node:
         """Begin to probe, send and renew, and to open and close votes. What comes over links, `public` answers."""
         self._event_pruning.start()
         await self._voting_time.start()
+        self._mirror_keeper.start()
         await self._federation.start(
             Modules(
                 self._registry.subject_by_id,
-                self._exchange.request_answered,
-                self._fetch_signals,
+                self._request_answered,
+                self._peer_contacted,
                 self._decisions.count,
                 public.handle_carried,
             )
@@ -222,6 +233,7 @@ class Node:
         await self._voting_time.stop()
         await self._signal_fetcher.stop()
         await self._event_pruning.stop()
+        await self._mirror_keeper.stop()
         await self._federation.stop()
         await self._tokens.close()
 
@@ -249,7 +261,6 @@ class Node:
     def _routes(self) -> list[Route]:
         database, clock = self._database, self._clock
         write = IdempotentWriter(database, clock).write
-        once = self._node_requests.accept_once
         nouns = (
             HealthRoutes(database, clock, self._identity.node_id, loopd.__version__),
             NodeRoutes(self._identity, self._statistics, self._card_extras()),
@@ -264,7 +275,7 @@ class Node:
             FederationLinkRoutes(self._federation.links),
             FederateAnnounceRoutes(self._federation.flooding),
             FederateOfferRoutes(self._exchange, self._take_bid),
-            FederateMirrorRoutes(self._exchange, self._signals, once),
+            self._federate_mirror_routes(),
             OfferRoutes(self._exchange, database, write, self._refresh_signals_of),
             LoopCostRoutes(self._routing),
             PeerRoutes(self._identity, self._federation),
@@ -278,6 +289,20 @@ class Node:
             self._metrics,
         )
         return [route for noun in nouns for route in noun.routes()]
+
+    def _federate_mirror_routes(self) -> FederateMirrorRoutes:
+        takers: dict[str, Taker] = {
+            STATUS_TYPE: self._exchange.receive_status,
+            UPDATE_TYPE: self._mirroring.receive,
+            SIGNALS_TYPE: self._signals.remember,
+        }
+        return FederateMirrorRoutes(
+            takers,
+            self._mirror_telling,
+            self._database,
+            self._node_requests.accept_once,
+            self._federation.misbehaviour.refused,
+        )
 
     # What the API shows of the node
 
@@ -325,6 +350,26 @@ class Node:
         for peer in nodes.peers(tx):
             if Feature.MIRROR in peer.features:
                 self._federation.outbox.enqueue(tx, peer.node_id, MIRROR_PATH, body, valid_until_ms, SIGNALS_REFERENCE)
+
+    def _request_answered(self, tx: Tx, reference: str, status: int, reason: str) -> None:
+        """Tell whoever queued a request how it was answered; each knows its own by the reference."""
+        self._exchange.request_answered(tx, reference, status, reason)
+        self._mirror_telling.update_answered(reference, status, reason)
+
+    async def _peer_contacted(self, node: KnownNode, requests: NodeRequests) -> None:
+        """A peer answered: what else is wanted of it?"""
+        if Feature.MIRROR in node.features:
+            await self._mirror_keeper.contacted(node.node_id)
+        await self._fetch_signals(node, requests)
+
+    async def _read_signed(self, node: KnownNode, path: str) -> NodeAnswer | None:
+        destination = Destination(node.endpoint, node.node_id, node.named_by_operator)
+        try:
+            answer = await self._federation.requests.get(destination, path.removeprefix(API_ROOT), signed=True)
+        except DialError as error:
+            log.info("read_failed", node=node.node_id, error=str(error))
+            return None
+        return NodeAnswer(answer.status, answer.body)
 
     async def _fetch_signals(self, node: KnownNode, requests: NodeRequests) -> None:
         """Fetch the signals that a peer publishes, when it is time to."""

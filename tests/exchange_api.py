@@ -11,18 +11,22 @@ from aiohttp import ClientSession
 from loopd.api.access import Plane
 from loopd.api.app import ApiServices, build_app
 from loopd.api.docs import ApiIdentity
-from loopd.api.federate_mirror import FederateMirrorRoutes
+from loopd.api.federate_mirror import FederateMirrorRoutes, Taker
 from loopd.api.federate_offer import FederateOfferRoutes
 from loopd.api.idempotency import IdempotentWriter
-from loopd.api.node_effects import NodeRequestWriter
+from loopd.api.node_effects import AcceptOnce, NodeRequestWriter
 from loopd.api.offers import OfferRoutes
 from loopd.api.openapi import entity_schemas
+from loopd.api.routes import Route
 from loopd.api.settings import ApiSettings
 from loopd.api.signals import SignalRoutes
 from loopd.api.tokens import TokenStore
+from loopd.exchange.mirror_rules import UPDATE_TYPE
+from loopd.exchange.views import STATUS_TYPE
 from loopd.federation.authentication import NodeCaller
 from loopd.protocol.errors import Unauthorized
 from loopd.protocol.schemas import ENTITIES_BY_FILE, schema_file
+from loopd.signals.rules import TYPE as SIGNALS_TYPE
 from tests.exchange_support import NOW_MS, ExchangeNode, known_node
 from tests.registry_api import HttpAnswer
 
@@ -45,6 +49,7 @@ class ExchangeApi:
         self.node = node
         self.bases: dict[Plane, str] = {}
         self.refreshed: list[str] = []
+        self.refused: list[tuple[str, str]] = []
         self.signals_on_refresh: dict[str, float] = {}
         self._session = session
         self._tokens = tokens
@@ -54,6 +59,18 @@ class ExchangeApi:
         self.refreshed.append(node_id)
         if self.signals_on_refresh:
             await self.node.remember_signals(node_id, **self.signals_on_refresh)
+
+    def federate_mirror_routes(self, once: AcceptOnce) -> list[Route]:
+        node = self.node
+        takers: dict[str, Taker] = {
+            STATUS_TYPE: node.exchange.receive_status,
+            SIGNALS_TYPE: node.signals.remember,
+            UPDATE_TYPE: node.mirroring.receive,
+        }
+        return FederateMirrorRoutes(takers, node.telling, node.database, once, self._was_refused).routes()
+
+    def _was_refused(self, node_id: str, reason: str) -> None:
+        self.refused.append((node_id, reason))
 
     async def get(self, path: str) -> HttpAnswer:
         return await self._send("GET", Plane.PUBLIC, path, None, {})
@@ -96,7 +113,7 @@ async def exchange_api(node: ExchangeNode) -> AsyncIterator[ExchangeApi]:
         routes = [
             *OfferRoutes(node.exchange, database, write, client.refresh_signals).routes(),
             *FederateOfferRoutes(node.exchange, once).routes(),
-            *FederateMirrorRoutes(node.exchange, node.signals, once).routes(),
+            *client.federate_mirror_routes(once),
             *SignalRoutes(node.signals, database).routes(),
         ]
         services = ApiServices(

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from loopd.audit.service import AuditLog
 from loopd.database import Database, DatabaseSettings, RowSource, Tx
 from loopd.events.service import EventLog
+from loopd.exchange.mirror_telling import MirrorTelling
+from loopd.exchange.mirroring import Mirroring
 from loopd.exchange.ports import Records
 from loopd.exchange.service import BidWish, Exchange
 from loopd.protocol.documents import Document, check_document
@@ -237,6 +239,8 @@ class ExchangeNode:
         self.signals = Signals(home.node_id, CONTEXT, SignalsSettings(values=dict(signals)), clock, self.events)
         self.chance = (f"{number:016x}" for number in itertools.count(1))
         self.exchange = self.exchange_over(self.records)
+        self.telling = MirrorTelling(home, clock, self.directory, self.outbox)
+        self.mirroring = Mirroring(home, clock, self.audit, self.events, lambda: None)
 
     def exchange_over(self, records: Records) -> Exchange:
         """The node's exchange over another registry than the fake one."""

@@ -10,7 +10,8 @@ from loopd.api.requests import Request
 from loopd.api.routes import LIMIT, Access, Body, QueryParameter, RateClass, Route, Success
 from loopd.database import Database, Tx
 from loopd.exchange.mirror_rules import UPDATE_TYPE
-from loopd.exchange.mirror_telling import MIRROR_PATH, MirrorPage, MirrorTelling
+from loopd.exchange.mirror_telling import MirrorPage, MirrorTelling
+from loopd.exchange.views import MIRROR_PATH
 from loopd.protocol.documents import Document, check_document
 from loopd.protocol.errors import NotFound, Refusal
 from loopd.protocol.lifecycle import MirroredEntity
@@ -137,9 +138,7 @@ class FederateMirrorRoutes:
             raise
 
     async def newest(self, request: Request) -> Answer:
-        page = await self._telling.newest(
-            self._database, request.node.node_id, request.integer("after"), request.limit
-        )
+        page = await self._telling.newest(self._database, request.node.node_id, request.integer("after"), request.limit)
         return _page_answer(request, page)
 
     async def versions(self, request: Request) -> Answer:

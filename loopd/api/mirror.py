@@ -8,7 +8,7 @@ from loopd.api.answers import Answer, json_answer
 from loopd.api.idempotency import Write
 from loopd.api.requests import Request
 from loopd.api.routes import LIMIT, Body, QueryParameter, Route, Scope, Success
-from loopd.database import Database, Tx
+from loopd.database import Database
 from loopd.exchange.mirror_requests import StatusRequests
 from loopd.exchange.mirror_rules import EntityKey, RequestState
 from loopd.exchange.mirroring import Mirroring
@@ -147,9 +147,7 @@ class MirrorRoutes:
 
     async def ask(self, request: Request) -> Answer:
         key, (status, reason) = _key(request), _read_wish(request.body)
-        return await self._write(
-            request, lambda tx: json_answer(self._requests.ask(tx, key, status, reason), 202)
-        )
+        return await self._write(request, lambda tx: json_answer(self._requests.ask(tx, key, status, reason), 202))
 
 
 def _key(request: Request) -> EntityKey:

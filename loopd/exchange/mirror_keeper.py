@@ -14,9 +14,9 @@ from loopd.database.database import Database
 from loopd.exchange import mirror_tables as tables
 from loopd.exchange.mirror_rules import Page, has_returned, is_whole_due, read_newest, read_page, read_versions
 from loopd.exchange.mirror_tables import Gap, Partner
-from loopd.exchange.mirror_telling import MIRROR_PATH
 from loopd.exchange.mirroring import Mirroring
 from loopd.exchange.ports import NodeDirectory, SignedReads
+from loopd.exchange.views import MIRROR_PATH
 from loopd.protocol.errors import Refusal
 from loopd.protocol.json_text import read_json
 from loopd.protocol.limits import LIST_LIMIT_MAX, MIRROR_PAGES_MAX

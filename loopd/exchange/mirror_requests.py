@@ -9,9 +9,9 @@ from loopd.clock import Clock
 from loopd.database.writer import Tx
 from loopd.exchange import mirror_tables as tables
 from loopd.exchange.mirror_rules import EntityKey, RequestState, check_wish
-from loopd.exchange.mirror_telling import MIRROR_PATH
 from loopd.exchange.mirror_views import request_json, status_request
 from loopd.exchange.ports import HomeNode, Outbox, StatusChanges
+from loopd.exchange.views import MIRROR_PATH
 from loopd.protocol.documents import Document
 from loopd.protocol.errors import Conflict, Invalid, NotFound
 from loopd.protocol.json_text import dump_json

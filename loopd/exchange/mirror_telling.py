@@ -13,13 +13,13 @@ from loopd.exchange import mirror_tables as tables
 from loopd.exchange.mirror_rules import EntityKey, Told, Version
 from loopd.exchange.mirror_views import mirror_update
 from loopd.exchange.ports import HomeNode, NodeDirectory, Outbox
+from loopd.exchange.views import MIRROR_PATH
 from loopd.protocol.errors import Invalid, NotFound
 from loopd.protocol.json_text import dump_json, read_json
 from loopd.protocol.lifecycle import MirroredEntity
 from loopd.protocol.limits import MIRROR_DELIVERY_MS, MIRROR_PAGE_MAX_BYTES, MIRROR_UPDATE_MAX_BYTES
 from loopd.protocol.vocabulary import Feature
 
-MIRROR_PATH: Final = "/api/v1/federate/mirror"
 UPDATE_REFERENCE: Final = "mirror:"
 
 log = structlog.get_logger(__name__)

@@ -11,7 +11,7 @@ from loopd.clock import Clock
 from loopd.database.database import Database
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
-from loopd.events.rules import EventKind
+from loopd.events.service import EventKind, EventLog
 from loopd.exchange import mirror_tables as tables
 from loopd.exchange.mirror_rules import (
     REFUSED_RETRY_MS,
@@ -26,7 +26,7 @@ from loopd.exchange.mirror_rules import (
 )
 from loopd.exchange.mirror_tables import Gap, Partner
 from loopd.exchange.mirror_views import mirrored_json
-from loopd.exchange.ports import Events, HomeNode
+from loopd.exchange.ports import HomeNode
 from loopd.protocol.documents import Document
 from loopd.protocol.errors import Invalid, NotFound, Refusal, Unavailable
 from loopd.protocol.json_text import JSON
@@ -47,7 +47,9 @@ class MirroredPage:
 class Mirroring:
     """Keeps what other nodes decide, version by version. `wake` is called after a commit that leaves a gap."""
 
-    def __init__(self, node: HomeNode, clock: Clock, audit: AuditLog, events: Events, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, node: HomeNode, clock: Clock, audit: AuditLog, events: EventLog, wake: Callable[[], None]
+    ) -> None:
         self._node = node
         self._clock = clock
         self._audit = audit

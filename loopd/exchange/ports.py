@@ -6,7 +6,6 @@ from typing import Any, Protocol
 
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
-from loopd.events.rules import EventKind
 from loopd.protocol.geo import Location
 from loopd.protocol.lifecycle import MirroredEntity
 from loopd.protocol.nodes import KnownNode
@@ -83,14 +82,6 @@ class Outbox(Protocol):
 
     def enqueue(self, tx: Tx, target: str, path: str, body: bytes, expires_at_ms: int, reference: str) -> None:
         """Queue a POST of `body` to `path` (from `/api/v1` on) of one known node, until `expires_at_ms`."""
-        ...
-
-
-class Events(Protocol):
-    """The log of what happened, for lists, streams and webhooks."""
-
-    def append(self, tx: Tx, kind: EventKind, subject: str, data: Mapping[str, Any]) -> int:
-        """Record what happened to `subject` (an id); `data` is small and names nobody."""
         ...
 
 

@@ -42,7 +42,7 @@ from loopd.exchange.rules import (
     signal_category,
 )
 from loopd.exchange.tables import NewBid, Selection
-from loopd.exchange.views import bid_json, bid_status, listing_json
+from loopd.exchange.views import MIRROR_PATH, bid_json, bid_status, listing_json
 from loopd.protocol.documents import Document
 from loopd.protocol.errors import Conflict, Invalid, NotFound, Unavailable
 from loopd.protocol.geo import Location
@@ -54,8 +54,6 @@ from loopd.protocol.quantity import Quantity
 from loopd.protocol.subjects import Subject, SubjectKind, SubjectState
 from loopd.protocol.timestamps import format_timestamp
 from loopd.protocol.vocabulary import Feature
-
-MIRROR_PATH = "/api/v1/federate/mirror"
 
 # A bid that had ended before is told of to nobody.
 _OUTCOME_EVENTS = {BidState.SELECTED: EventKind.BID_SELECTED, BidState.DECLINED: EventKind.BID_DECLINED}

@@ -14,6 +14,8 @@ from loopd.protocol.timestamps import format_timestamp
 OFFER_TYPE: Final = "MaterialOffer"
 STATUS_TYPE: Final = "BidStatus"
 SCHEMA_VERSION: Final = "0.2.0"
+# Where a node is told what others alone decide.
+MIRROR_PATH: Final = "/api/v1/federate/mirror"
 
 
 def material_offer(bid: MadeBid, bidder: str, context_url: str) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def refusal_reason(answer: PeerAnswer) -> str:
 
 
 class NodeRequests:
-    """Calls other nodes' API. Every POST is signed afresh; answers and time are bounded by the client below."""
+    """Calls other nodes' API. What is signed is signed afresh; answers and time are bounded by the client below."""
 
     def __init__(self, identity: Identity, client: PeerClient, clock: Clock, timeout_s: float) -> None:
         self._identity = identity
@@ -77,12 +77,18 @@ class NodeRequests:
         self._clock = clock
         self._timeout_s = timeout_s
 
-    async def get(self, to: Destination, path: str, max_bytes: int = DOCUMENT_MAX_BYTES) -> PeerAnswer:
-        """GET `path` (below `/api/v1`, as `/node/info`). DialError where no whole answer came."""
+    async def get(
+        self, to: Destination, path: str, max_bytes: int = DOCUMENT_MAX_BYTES, *, signed: bool = False
+    ) -> PeerAnswer:
+        """GET `path` (below `/api/v1`, as `/node/info`), signed where it is for this node alone to read.
+
+        DialError where no whole answer came.
+        """
+        accepted = {"Accept": f"{LD_JSON}, application/json"}
         return await self._client.request(
             "GET",
             to.endpoint + path,
-            headers={"Accept": f"{LD_JSON}, application/json"},
+            headers={**accepted, **self._signed("GET", to, path, b"")} if signed else accepted,
             body=None,
             trusted=to.named_by_operator,
             timeout_s=self._timeout_s,
@@ -109,13 +115,15 @@ class NodeRequests:
 
     def signed_headers(self, to: Destination, path: str, body: bytes) -> dict[str, str]:
         """The headers of a POST to `path` (below `/api/v1`), signed now."""
+        return {"Content-Type": LD_JSON, **self._signed("POST", to, path, body)}
+
+    def _signed(self, method: str, to: Destination, path: str, body: bytes) -> dict[str, str]:
         identity = self._identity
         timestamp = format_timestamp(self._clock.now_ms())
         signing_string = request_signing_string(
-            "POST", API_ROOT + path, identity.node_id, timestamp, to.target or "", body
+            method, API_ROOT + path, identity.node_id, timestamp, to.target or "", body
         )
         headers = {
-            "Content-Type": LD_JSON,
             X_NODE_ID: identity.node_id,
             X_TIMESTAMP: timestamp,
             X_NODE_SIGNATURE: encode_signature(identity.key.sign(signing_string)),

@@ -22,11 +22,6 @@ NAMED_SUBJECT = {
     **{entity: ["material", "product"] for entity in ("MaterialTransaction", "Settlement")},
     **{entity: ["material", "product"] for entity in ("MaterialAnnouncement", "MaterialOffer", "BidStatus")},
 }
-# What the project adds to the published entities.
-OWN_FILES = {
-    "material-announcement", "material-offer", "bid-status", "mirror-update", "status-request", "key-rotation",
-    "key-revocation",
-}  # fmt: skip
 # Between nodes that know products, `product` may stand for `material`; a settled sale names its accounts.
 ADDED = {
     ("MaterialTransaction", "product"),
@@ -38,6 +33,8 @@ OWN_FILES = (
     "material-announcement",
     "material-offer",
     "bid-status",
+    "mirror-update",
+    "status-request",
     "key-rotation",
     "key-revocation",
     "product-status",
