@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from loopd.database import Database, DatabaseSettings, Tx
+from loopd.events.service import EventLog
 from loopd.federation import nodes
 from loopd.federation.nodes import AddedBy, Admission
 from loopd.protocol.geo import Location
@@ -44,7 +45,7 @@ class RoutingNode:
         self.clock = clock
         self.records = FakeRecords(clock)
         self.heard = FakeHeard()
-        self.signals = Signals(home.node_id, CONTEXT, SignalsSettings(values=dict(signals)), clock)
+        self.signals = Signals(home.node_id, CONTEXT, SignalsSettings(values=dict(signals)), clock, EventLog(clock))
         self.fetched: list[str] = []
         self.destinations = Destinations(home, database, nodes, self.signals, clock)
         self.fetcher = SignalFetcher(home.node_id, database, self.signals, clock, self._fetch)

@@ -6,6 +6,7 @@ import structlog
 
 from loopd.api.answers import Answer, json_answer
 from loopd.api.node_effects import DOCUMENT_REFUSALS
+from loopd.api.request_form import RequestForm
 from loopd.api.requests import Request
 from loopd.api.routes import Body, RateClass, Route, Scope, Success
 from loopd.federation.authentication import NodeAuthenticator, NodeHeaders
@@ -14,13 +15,20 @@ from loopd.federation.own_key import OwnKey
 from loopd.federation.rotation import Finding, KeyStatements
 from loopd.gossip.key_statements import STATEMENTS, Statement, read_statement
 from loopd.protocol.documents import check_document
-from loopd.protocol.errors import Forbidden, Invalid, Refusal
-from loopd.protocol.json_text import read_json
+from loopd.protocol.errors import Forbidden, Refusal
 
 log = structlog.get_logger(__name__)
 
 _KEY = {"key_id": {"type": "string"}, "fingerprint": {"type": "string"}}
 _MOMENT = {"type": ["string", "null"], "format": "date-time"}
+_REVOKE = RequestForm(
+    {
+        "type": "object",
+        "required": ["key_id"],
+        "properties": {"key_id": {"type": "string"}},
+        "additionalProperties": False,
+    }
+)
 _OWN_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -149,12 +157,7 @@ class OwnKeyRoutes:
                 description="A key before the present one, or that itself: then every peer has to admit the node anew.",
                 handler=self._revoke,
                 body=Body.REQUIRED,
-                request_schema={
-                    "type": "object",
-                    "required": ["key_id"],
-                    "properties": {"key_id": {"type": "string"}},
-                    "additionalProperties": False,
-                },
+                request_schema=_REVOKE.schema,
                 refusals={404: ("unknown_key",), 409: ("already_revoked",)},
                 repeatable=False,
             ),
@@ -167,10 +170,7 @@ class OwnKeyRoutes:
         return self._changed("rotated", await self._own_key.rotate())
 
     async def _revoke(self, request: Request) -> Answer:
-        value = read_json(request.body)
-        if not isinstance(value, dict) or set(value) != {"key_id"} or not isinstance(value["key_id"], str):
-            raise Invalid("schema", "`key_id` is the id of the key to revoke", {"pointer": "/key_id"})
-        return self._changed("revoked", await self._own_key.revoke(value["key_id"]))
+        return self._changed("revoked", await self._own_key.revoke(_REVOKE.read(request.body)["key_id"]))
 
     @staticmethod
     def _changed(event: str, shown: dict[str, Any]) -> Answer:

@@ -6,13 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from loopd.api.answers import Answer, json_answer
+from loopd.api.request_form import RequestForm
 from loopd.api.requests import Request
 from loopd.api.routes import Body, Route, Scope, Success
 from loopd.database.database import Database
-from loopd.protocol.errors import Conflict, Invalid
-from loopd.protocol.json_text import read_json
+from loopd.protocol.errors import Conflict
 
 _PATH_MAX_CHARACTERS = 4_096
+_PATH = {
+    "type": "string",
+    "pattern": "^/",
+    "maxLength": _PATH_MAX_CHARACTERS,
+    "description": "An absolute path that is free.",
+}
+_BACKUP = RequestForm(
+    {"type": "object", "required": ["file"], "properties": {"file": _PATH}, "additionalProperties": False}
+)
 
 
 class OperationRoutes:
@@ -44,12 +53,7 @@ class OperationRoutes:
                 access=Scope.ADMIN,
                 admin=True,
                 body=Body.REQUIRED,
-                request_schema={
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": {"type": "string", "description": "An absolute path that is free."}},
-                    "additionalProperties": False,
-                },
+                request_schema=_BACKUP.schema,
                 successes={200: Success(description="Written")},
                 refusals={409: ("file_exists", "not_written")},
                 repeatable=False,
@@ -60,10 +64,7 @@ class OperationRoutes:
         return json_answer(await self._status())
 
     async def _backup(self, request: Request) -> Answer:
-        value = read_json(request.body)
-        file = value.get("file") if isinstance(value, dict) else None
-        if not isinstance(file, str) or not file.startswith("/") or len(file) > _PATH_MAX_CHARACTERS:
-            raise Invalid("schema", "`file` is an absolute path", {"pointer": "/file"})
+        file = _BACKUP.read(request.body)["file"]
         try:
             await self._database.backup(Path(file))
         except FileExistsError as error:

@@ -1,26 +1,28 @@
 """`/admin/v1/peers`: the operator's side of the federation."""
 
-from typing import Any
+from typing import Any, Final
 
 from loopd.api.answers import Answer, json_answer
+from loopd.api.request_form import RequestForm
 from loopd.api.requests import Request
-from loopd.api.routes import Body, Route, SchemaReference, Scope, Success
+from loopd.api.routes import Body, Route, Scope, Success
 from loopd.federation.handshake import HandshakeFailed
 from loopd.federation.requests import normalise_endpoint
 from loopd.federation.service import Federation, PeerAdded
 from loopd.identity import Identity
 from loopd.protocol.errors import Conflict, Invalid, NotFound
-from loopd.protocol.json_text import read_json
 from loopd.protocol.nodes import PeerAuth
 
 _AUTH = {"type": "string", "enum": [auth.value for auth in PeerAuth], "default": PeerAuth.SIGNED.value}
-_ADD_SCHEMA: SchemaReference = {
-    "type": "object",
-    "required": ["url"],
-    "properties": {"url": {"type": "string", "description": "The other node's https address."}, "auth": _AUTH},
-    "additionalProperties": False,
-}
-_APPROVE_SCHEMA: SchemaReference = {"type": "object", "properties": {"auth": _AUTH}, "additionalProperties": False}
+_ADD: Final = RequestForm(
+    {
+        "type": "object",
+        "required": ["url"],
+        "properties": {"url": {"type": "string", "description": "The other node's https address."}, "auth": _AUTH},
+        "additionalProperties": False,
+    }
+)
+_APPROVE: Final = RequestForm({"type": "object", "properties": {"auth": _AUTH}, "additionalProperties": False})
 
 
 class PeerRoutes:
@@ -51,7 +53,7 @@ class PeerRoutes:
                 "Shake hands with a node",
                 handler=self._add,
                 body=Body.REQUIRED,
-                request_schema=_ADD_SCHEMA,
+                request_schema=_ADD.schema,
                 successes={200: Success(description="What came of it, with both fingerprints")},
                 refusals={400: ("bad_endpoint",), 409: ("handshake_failed",)},
                 repeatable=False,
@@ -62,7 +64,7 @@ class PeerRoutes:
                 "Admit a node whose handshake waits",
                 handler=self._approve,
                 body=Body.OPTIONAL,
-                request_schema=_APPROVE_SCHEMA,
+                request_schema=_APPROVE.schema,
                 successes={200: Success(description="Admitted; the handshake back follows at once")},
                 refusals={409: ("handshake_failed",)},
                 repeatable=False,
@@ -100,12 +102,9 @@ class PeerRoutes:
         return json_answer({"peers": await self._federation.peer_list(), "mix": mix})
 
     async def _add(self, request: Request) -> Answer:
-        value = _object(request.body, {"url", "auth"})
-        url = value.get("url")
-        if not isinstance(url, str):
-            raise Invalid("schema", "`url` is the other node's https address", {"pointer": "/url"})
+        value = _ADD.read(request.body)
         try:
-            endpoint = normalise_endpoint(url)
+            endpoint = normalise_endpoint(value["url"])
         except ValueError as error:
             raise Invalid("bad_endpoint", str(error), {"pointer": "/url"}) from error
         try:
@@ -114,7 +113,7 @@ class PeerRoutes:
             raise Conflict("handshake_failed", str(error)) from error
 
     async def _approve(self, request: Request) -> Answer:
-        value = _object(request.body, {"auth"}) if request.body else {}
+        value = _APPROVE.read(request.body or b"{}")
         try:
             added = await self._federation.approve_peer(request.parameters["id"], _auth(value))
         except HandshakeFailed as error:
@@ -151,15 +150,5 @@ def _moved(node_id: str, status: str, moved: bool) -> Answer:
     return json_answer({"peer": node_id, "status": status})
 
 
-def _object(body: bytes, allowed: set[str]) -> dict[str, Any]:
-    value = read_json(body)
-    if not isinstance(value, dict) or not allowed.issuperset(value):
-        raise Invalid("schema", f"an object with no other keys than {', '.join(sorted(allowed))}")
-    return value
-
-
 def _auth(value: dict[str, Any]) -> PeerAuth:
-    try:
-        return PeerAuth(value.get("auth", PeerAuth.SIGNED))
-    except ValueError as error:
-        raise Invalid("schema", "`auth` is signed or unsigned-lab", {"pointer": "/auth"}) from error
+    return PeerAuth(value.get("auth", PeerAuth.SIGNED))

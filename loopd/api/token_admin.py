@@ -3,14 +3,14 @@
 from typing import Any
 
 from loopd.api.answers import Answer, json_answer
+from loopd.api.request_form import RequestForm
 from loopd.api.requests import Request
 from loopd.api.routes import Body, Route, Scope, Success
 from loopd.api.tokens import TokenRecord, TokenStore
 from loopd.clock import Clock
 from loopd.database.database import Database
 from loopd.database.writer import Tx
-from loopd.protocol.errors import Invalid, NotFound
-from loopd.protocol.json_text import read_json
+from loopd.protocol.errors import NotFound
 from loopd.protocol.limits import TOKEN_TTL_DEFAULT_S, TOKEN_TTL_MAX_S, TOKEN_TTL_MIN_S
 from loopd.protocol.timestamps import format_timestamp
 
@@ -21,20 +21,22 @@ _RECORD = {
     "created_at": {"type": "string", "format": "date-time"},
     "expires_at": {"type": "string", "format": "date-time"},
 }
-_REQUEST = {
-    "type": "object",
-    "required": ["scopes"],
-    "additionalProperties": False,
-    "properties": {
-        "scopes": _SCOPES,
-        "ttl_s": {
-            "type": "integer",
-            "minimum": TOKEN_TTL_MIN_S,
-            "maximum": TOKEN_TTL_MAX_S,
-            "default": TOKEN_TTL_DEFAULT_S,
+_REQUEST = RequestForm(
+    {
+        "type": "object",
+        "required": ["scopes"],
+        "additionalProperties": False,
+        "properties": {
+            "scopes": _SCOPES,
+            "ttl_s": {
+                "type": "integer",
+                "minimum": TOKEN_TTL_MIN_S,
+                "maximum": TOKEN_TTL_MAX_S,
+                "default": TOKEN_TTL_DEFAULT_S,
+            },
         },
-    },
-}
+    }
+)
 
 
 class TokenRoutes:
@@ -57,7 +59,7 @@ class TokenRoutes:
                 description="The token is shown once. A repeat with the same Idempotency-Key makes another.",
                 access=Scope.ADMIN,
                 body=Body.REQUIRED,
-                request_schema=_REQUEST,
+                request_schema=_REQUEST.schema,
                 example='{"scopes": ["material:write"], "ttl_s": 3600}',
                 successes={
                     201: Success(
@@ -65,7 +67,7 @@ class TokenRoutes:
                         schema={"type": "object", "properties": {"token": {"type": "string"}, **_RECORD}},
                     )
                 },
-                refusals={400: ("bad_scope", "bad_ttl"), 409: ("too_many_tokens",)},
+                refusals={409: ("too_many_tokens",)},
                 admin=True,
                 repeatable=False,
             ),
@@ -106,7 +108,8 @@ class TokenRoutes:
         ]
 
     async def _create(self, request: Request) -> Answer:
-        scopes, ttl_s = _read(request.body)
+        stated = _REQUEST.read(request.body)
+        scopes, ttl_s = stated["scopes"], int(stated.get("ttl_s", TOKEN_TTL_DEFAULT_S))
         now_ms = self._clock.now_ms()
         token = await self._database.write(lambda tx: self._tokens.create(tx, scopes, ttl_s, now_ms))
         body = {
@@ -132,19 +135,6 @@ class TokenRoutes:
             return Answer(204)
 
         return await self._database.write(unit)
-
-
-def _read(body: bytes) -> tuple[list[str], int]:
-    value = read_json(body)
-    if not isinstance(value, dict) or set(value) - {"scopes", "ttl_s"}:
-        raise Invalid("schema", "The body is an object with scopes and, if wished, ttl_s.")
-    scopes = value.get("scopes")
-    if not isinstance(scopes, list) or not all(isinstance(scope, str) for scope in scopes):
-        raise Invalid("bad_scope", "scopes is a list of names.", {"allowed": [scope.value for scope in Scope]})
-    ttl_s = value.get("ttl_s", TOKEN_TTL_DEFAULT_S)
-    if not isinstance(ttl_s, int) or isinstance(ttl_s, bool):
-        raise Invalid("bad_ttl", "ttl_s is a whole number of seconds.")
-    return scopes, ttl_s
 
 
 def _shown(record: TokenRecord) -> dict[str, Any]:

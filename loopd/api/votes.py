@@ -6,15 +6,15 @@ from typing import Any, Final
 from loopd.api.answers import LD_JSON, Answer, entity_answer, json_answer
 from loopd.api.idempotency import Write
 from loopd.api.node_effects import DOCUMENT_REFUSALS
+from loopd.api.request_form import RequestForm
 from loopd.api.requests import Request
 from loopd.api.routes import LIMIT, Access, Body, Route, Scope, Success
 from loopd.api.signals import results_of
 from loopd.database import Database, Tx
 from loopd.protocol.documents import check_document, refuse_personal_data
-from loopd.protocol.json_text import read_json
 from loopd.protocol.limits import VOTE_ROLL_PART_MAX
-from loopd.signals.ballots import HASH_BYTES, Choice, RollEntry
-from loopd.signals.governance import Vote, refused
+from loopd.signals.ballots import Choice, RollEntry
+from loopd.signals.governance import Vote
 from loopd.signals.publication import is_held
 from loopd.signals.voting import Voting
 
@@ -36,25 +36,29 @@ def _closed(required: Sequence[str], **properties: Mapping[str, Any]) -> dict[st
     }
 
 
-_RESULT: Final = _closed(
-    ("total_voted", "votes_for", "votes_against", "attestation"),
-    total_eligible=_COUNT,
-    total_voted=_COUNT,
-    votes_for=_COUNT,
-    votes_against=_COUNT,
-    abstentions=_COUNT,
-    status={"enum": ["passed", "failed"]},
-    attestation=_TEXT,
+_RESULT: Final = RequestForm(
+    _closed(
+        ("total_voted", "votes_for", "votes_against", "attestation"),
+        total_eligible=_COUNT,
+        total_voted=_COUNT,
+        votes_for=_COUNT,
+        votes_against=_COUNT,
+        abstentions=_COUNT,
+        status={"enum": ["passed", "failed"]},
+        attestation=_TEXT,
+    )
 )
-_REASON: Final = _closed(("reason",), reason=_TEXT)
-_BALLOT: Final = _closed(
-    ("credential", "choice"),
-    credential={"type": "string", "minLength": 1, "maxLength": _CREDENTIAL_MAX_CHARACTERS},
-    choice={"enum": [choice.value for choice in Choice]},
+_REASON: Final = RequestForm(_closed(("reason",), reason=_TEXT))
+_BALLOT: Final = RequestForm(
+    _closed(
+        ("credential", "choice"),
+        credential={"type": "string", "minLength": 1, "maxLength": _CREDENTIAL_MAX_CHARACTERS},
+        choice={"enum": [choice.value for choice in Choice]},
+    )
 )
 _ENTRY: Final = _closed(("voter", "credential"), voter=_HASH, credential=_HASH)
-_ROLL: Final = _closed(
-    ("entries",), entries={"type": "array", "minItems": 1, "maxItems": VOTE_ROLL_PART_MAX, "items": _ENTRY}
+_ROLL: Final = RequestForm(
+    _closed(("entries",), entries={"type": "array", "minItems": 1, "maxItems": VOTE_ROLL_PART_MAX, "items": _ENTRY})
 )
 
 
@@ -108,7 +112,7 @@ class VoteRoutes:
                    refusals={**missing, 409: ("wrong_state",)}),
             _route("POST", f"{_VOTE}/result", self.result, "Enter the municipality's result, as its officer",
                    description="It is kept as attested. Sums are checked; the place of an impossible one is named.",
-                   access=Scope.ADMIN, body=Body.REQUIRED, request_schema=_RESULT, successes=vote,
+                   access=Scope.ADMIN, body=Body.REQUIRED, request_schema=_RESULT.schema, successes=vote,
                    refusals={**missing, 400: ("impossible_tally", "personal_data"),
                              409: ("wrong_state", "counted_here")}),
             _route("POST", f"{_VOTE}/certify", self.certify, "Make the outcome final",
@@ -116,11 +120,11 @@ class VoteRoutes:
                    successes=vote, refusals={**missing, 409: ("wrong_state", "appeals_open", "period_limit")}),
             _route("POST", f"{_VOTE}/annul", self.annul, "End a vote without an outcome", access=Scope.ADMIN,
                    description="As after an appeal that was upheld. The reason is published.",
-                   body=Body.REQUIRED, request_schema=_REASON, successes=vote,
+                   body=Body.REQUIRED, request_schema=_REASON.schema, successes=vote,
                    refusals={**missing, 400: ("personal_data",), 409: ("wrong_state",)}),
             _route("POST", f"{_VOTE}/roll", self.enrol, "Add voters to the roll", access=Scope.ADMIN,
                    description="Hashes only, before the window opens; see docs/signals.md.", repeatable=False,
-                   body=Body.REQUIRED, request_schema=_ROLL, successes=enrolled,
+                   body=Body.REQUIRED, request_schema=_ROLL.schema, successes=enrolled,
                    refusals={**missing, 409: ("wrong_state", "counted_elsewhere", "already_on_roll", "roll_full")}),
         ]  # fmt: skip
 
@@ -135,7 +139,7 @@ class VoteRoutes:
             "in no log.",
             body=Body.REQUIRED,
             body_max_bytes=_BALLOT_MAX_BYTES,
-            request_schema=_BALLOT,
+            request_schema=_BALLOT.schema,
             successes={201: Success(description="Recorded.", schema=receipt)},
             refusals={
                 403: ("unknown_credential",),
@@ -186,7 +190,7 @@ class VoteRoutes:
         return await self._write(request, unit)
 
     async def result(self, request: Request) -> Answer:
-        stated = _read(request.body, _RESULT)
+        stated = _RESULT.read(request.body)
         refuse_personal_data(stated)
         return await self._change(request, lambda tx, vote_id: self._voting.enter_result(tx, vote_id, stated))
 
@@ -194,12 +198,12 @@ class VoteRoutes:
         return await self._change(request, self._voting.certify)
 
     async def annul(self, request: Request) -> Answer:
-        stated = _read(request.body, _REASON)
+        stated = _REASON.read(request.body)
         refuse_personal_data(stated)
         return await self._change(request, lambda tx, vote_id: self._voting.annul(tx, vote_id, stated["reason"]))
 
     async def enrol(self, request: Request) -> Answer:
-        entries = _read_roll(_read(request.body, _ROLL)["entries"])
+        entries = [_hashes(entry) for entry in _ROLL.read(request.body)["entries"]]
 
         def unit(tx: Tx) -> Answer:
             return json_answer({"eligible": self._voting.enrol(tx, request.parameters["id"], entries)})
@@ -215,12 +219,8 @@ class VoteRoutes:
     # What voters do
 
     async def cast(self, request: Request) -> Answer:
-        stated = _read(request.body, _BALLOT)
+        stated = _BALLOT.read(request.body)
         credential, choice = stated["credential"], stated["choice"]
-        if not 1 <= len(credential) <= _CREDENTIAL_MAX_CHARACTERS:
-            raise refused("schema", "/credential", "a credential is 24 letters and digits")
-        if choice not in list(Choice):
-            raise refused("schema", "/choice", "for, against or abstain")
         vote_id = request.parameters["id"]
         receipt = await self._database.write(lambda tx: self._voting.cast(tx, vote_id, credential, Choice(choice)))
         return json_answer({"credential": receipt.credential, "signature": receipt.signature}, 201)
@@ -245,44 +245,5 @@ def _route(method: str, path: str, handler: Any, summary: str, **extras: Any) ->
     return Route(method=method, path=path, handler=handler, noun=_NOUN, summary=summary, **extras)
 
 
-def _read(body: bytes, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The object in a body: no key too many, none missing, texts and lists where the schema has them."""
-    value, properties = read_json(body), schema["properties"]
-    if not isinstance(value, dict):
-        raise refused("schema", "", "the body is an object")
-    for name in schema["required"]:
-        if name not in value:
-            raise refused("schema", f"/{name}", "it is missing")
-    for name, stated in value.items():
-        expected = properties.get(name)
-        if expected is None:
-            raise refused("schema", "", f"the body has no other fields than {', '.join(properties)}")
-        kind = expected.get("type", "string")
-        if kind == "string" and not isinstance(stated, str):
-            raise refused("schema", f"/{name}", "a text")
-        if expected is _TEXT and not 1 <= len(stated) <= _TEXT["maxLength"]:
-            raise refused("schema", f"/{name}", f"1 to {_TEXT['maxLength']} characters")
-        if kind == "array" and not isinstance(stated, list):
-            raise refused("schema", f"/{name}", "a list")
-    return value
-
-
-def _read_roll(entries: Sequence[Any]) -> list[RollEntry]:
-    if not 1 <= len(entries) <= VOTE_ROLL_PART_MAX:
-        raise refused("schema", "/entries", f"1 to {VOTE_ROLL_PART_MAX} voters at a time")
-    found = []
-    for index, entry in enumerate(entries):
-        if not isinstance(entry, dict) or entry.keys() != {"voter", "credential"}:
-            raise refused("schema", f"/entries/{index}", "an object with voter and credential")
-        found.append(RollEntry(*(_hash(entry[name], f"/entries/{index}/{name}") for name in ("voter", "credential"))))
-    return found
-
-
-def _hash(stated: Any, place: str) -> bytes:
-    try:
-        hashed = bytes.fromhex(stated) if isinstance(stated, str) and len(stated) == 2 * HASH_BYTES else b""
-    except ValueError:
-        hashed = b""
-    if len(hashed) != HASH_BYTES:
-        raise refused("schema", place, "a SHA-256 in hexadecimal")
-    return hashed
+def _hashes(entry: Mapping[str, str]) -> RollEntry:
+    return RollEntry(bytes.fromhex(entry["voter"]), bytes.fromhex(entry["credential"]))

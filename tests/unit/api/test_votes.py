@@ -170,7 +170,7 @@ async def test_only_an_officer_decides(api: VotingApi) -> None:
         ("result", {"total_voted": 1, "votes_for": 1, "attestation": "x"}, "/votes_against"),
         ("result", {**RESULT, "attestation": ""}, "/attestation"),
         ("result", {**RESULT, "attestation": 1}, "/attestation"),
-        ("result", {**RESULT, "sum": 1}, ""),
+        ("result", {**RESULT, "sum": 1}, "/sum"),
         ("annul", {"reason": "x" * 501}, "/reason"),
         ("annul", [], ""),
         ("roll", {"entries": []}, "/entries"),
