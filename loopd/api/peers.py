@@ -113,7 +113,7 @@ class PeerRoutes:
             raise Conflict("handshake_failed", str(error)) from error
 
     async def _approve(self, request: Request) -> Answer:
-        value = _APPROVE.read(request.body or b"{}")
+        value = _APPROVE.read(request.body)
         try:
             added = await self._federation.approve_peer(request.parameters["id"], _auth(value))
         except HandshakeFailed as error:
