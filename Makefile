@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-browser lint typecheck contracts unit sim-health bench bench-short sim sim-short lock generate install clean
+.PHONY: help setup run test test-browser lint typecheck contracts unit sim-health net bench bench-short sim sim-short lock generate install clean
 
 help: ## what can be made here
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,9 @@ HOURS  ?= 1e4
 SHARDS ?= 2
 sim-health: setup ## failure detection at length, under a virtual clock: make sim-health HOURS=1e5 SHARDS=2
 	$(BIN)/python -m tests.health_simulation --hours $(HOURS) --failures 100 --shards $(SHARDS)
+
+net: setup ## 30 real nodes on this machine, as a chain and as a mesh, and what happens when some are killed (3 minutes)
+	$(BIN)/python -m tests.real_network
 
 bench: setup ## measure the node beside its bare parts, into docs/performance.md (a minute and a half)
 	$(BIN)/python -m bench --write docs/performance.md

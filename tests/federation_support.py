@@ -523,6 +523,20 @@ def message_of(
     return Message(origin, body, timestamp, encode_signature(signature), seed)
 
 
+def plain_body(subject: str, origin: str = "vienna.loop") -> bytes:
+    """What another LOOP node announces: nothing but the fields of §8.2."""
+    return dump_json(
+        {
+            "@context": CONTEXT,
+            "@type": "MaterialAnnouncement",
+            "schema_version": "0.2.0",
+            "material": subject,
+            "origin": origin,
+            "available": True,
+        }
+    )
+
+
 def signed_headers(
     sender: Identity,
     path: str,

@@ -15,8 +15,11 @@ from loopd.crypto.hop_chain import hop_anchor
 from loopd.crypto.keys import encode_signature
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
+from loopd.federation import messages
+from loopd.federation.messages import Message
 from loopd.federation.outbox import Outbox
 from loopd.federation.settings import FederationSettings
+from loopd.gossip.flood import HopState
 from loopd.gossip.rings import Opening, Ring, opening
 from loopd.identity import Identity
 from loopd.protocol.announcement import build_announcement
@@ -104,6 +107,24 @@ class Announcer:
         radius_km = ring.radius_km if subject.available or last is None else last.widest_radius_km
         revision = 1 if last is None else last.revision + 1
         seed = self._random_bytes(HOP_SEED_BYTES)
+        message = self._signed(subject, revision, radius_km, now_ms, valid_until_ms, hop_anchor(seed, FLOOD_TTL_MAX))
+        messages.store(tx, message, HopState(FLOOD_TTL_MAX, seed), now_ms)
+        widest_km = radius_km if last is None else _wider(radius_km, last.widest_radius_km)
+        stated = _Last(revision, subject.available, valid_until_ms, widest_km, offered_since_ms, ring.number)
+        self._remember(tx, subject, message, stated, self._renew_at_ms(subject, now_ms), ring.next_at_ms)
+        self._outbox.flood(tx, message.message_id, None, FLOOD_TTL_MAX, seed, valid_until_ms)
+        self._told(tx, subject, message, revision)
+        return message.message_id
+
+    def _signed(
+        self,
+        subject: Subject,
+        revision: int,
+        radius_km: float | None,
+        now_ms: int,
+        valid_until_ms: int,
+        anchor: bytes,
+    ) -> Message:
         identity = self._identity
         body = build_announcement(
             subject,
@@ -114,34 +135,30 @@ class Announcer:
             issued_at_ms=now_ms,
             valid_until_ms=valid_until_ms,
             radius_km=radius_km,
-            hop_anchor=hop_anchor(seed, FLOOD_TTL_MAX),
+            hop_anchor=anchor,
         )
         timestamp = format_timestamp(now_ms)
         signature = identity.key.sign(announcement_signing_string(identity.node_id, timestamp, body))
-        number = message_id(identity.node_id, timestamp, body, anchored=True)
-        tx.execute(
-            "INSERT INTO message (message_id, origin, origin_timestamp, origin_signature, body, subject, subject_kind,"
-            " anchored, radius_km, origin_lat, origin_lon, valid_until_ms, best_ttl, hop_value, received_at_ms)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                number,
-                identity.node_id,
-                timestamp,
-                encode_signature(signature),
-                body,
-                subject.subject_id,
-                subject.kind.value,
-                radius_km,
-                identity.location.lat,
-                identity.location.lon,
-                valid_until_ms,
-                FLOOD_TTL_MAX,
-                seed,
-                now_ms,
-            ),
+        return Message(
+            message_id(identity.node_id, timestamp, body, anchored=True),
+            identity.node_id,
+            timestamp,
+            encode_signature(signature),
+            body,
+            subject.subject_id,
+            subject.kind,
+            True,
+            True,
+            radius_km,
+            identity.location,
+            valid_until_ms,
         )
-        renew_at_ms = self._renew_at_ms(subject, now_ms)
-        widest_km = radius_km if last is None else _wider(radius_km, last.widest_radius_km)
+
+    @staticmethod
+    def _remember(
+        tx: Tx, subject: Subject, message: Message, stated: _Last, renew_at_ms: int | None, widen_at_ms: int | None
+    ) -> None:
+        """Keep what the next announcement of this subject follows from."""
         tx.execute(
             "INSERT INTO own_announcement (subject, subject_kind, revision, message_id, available, valid_until_ms,"
             " widest_radius_km, renew_at_ms, offered_since_ms, ring, widen_at_ms)"
@@ -153,28 +170,24 @@ class Announcer:
             (
                 subject.subject_id,
                 subject.kind.value,
-                revision,
-                number,
-                subject.available,
-                valid_until_ms,
-                widest_km,
+                stated.revision,
+                message.message_id,
+                stated.available,
+                stated.valid_until_ms,
+                stated.widest_radius_km,
                 renew_at_ms,
-                offered_since_ms,
-                ring.number,
-                ring.next_at_ms,
+                stated.offered_since_ms,
+                stated.ring,
+                widen_at_ms,
             ),
         )
-        self._outbox.flood(tx, number, None, FLOOD_TTL_MAX, seed, valid_until_ms)
-        self._audit.append(
-            tx,
-            AuditKind.NODE_INTERACTION,
-            subject.subject_id,
-            {"event": "announced", "message_id": number.hex(), "state": subject.state.value, "revision": revision},
-        )
-        told = {"message_id": number.hex(), "subject": subject.subject_id, "state": subject.state.value,
-                "radius_km": radius_km}  # fmt: skip
-        tx.after_commit(lambda: log.info("announced", **told, revision=revision))
-        return number
+
+    def _told(self, tx: Tx, subject: Subject, message: Message, revision: int) -> None:
+        """Write the announcement into the audit log, and into the node's log once it is committed."""
+        told = {"message_id": message.message_id.hex(), "state": subject.state.value, "revision": revision}
+        self._audit.append(tx, AuditKind.NODE_INTERACTION, subject.subject_id, {"event": "announced", **told})
+        place = {"subject": subject.subject_id, "radius_km": message.radius_km}
+        tx.after_commit(lambda: log.info("announced", **told, **place))
 
     @property
     def rings(self) -> Sequence[Ring]:

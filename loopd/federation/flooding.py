@@ -17,11 +17,12 @@ from loopd.crypto.keys import PublicKey, decode_signature
 from loopd.database.database import Database
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
-from loopd.federation import explain, heard, key_store, nodes, replay
+from loopd.federation import explain, heard, key_store, messages, nodes, replay
 from loopd.federation.authentication import NodeCaller
 from loopd.federation.door import Door
 from loopd.federation.heard import HeardHook, nobody_listens
 from loopd.federation.introductions import Introductions, can_be_asked
+from loopd.federation.messages import Message
 from loopd.federation.misbehaviour import Misbehaviour
 from loopd.federation.nodes import AddedBy, Introduction
 from loopd.federation.outbox import Outbox
@@ -301,30 +302,22 @@ class Flooding:
         row = tx.one("SELECT messages FROM message_count")
         if row is not None and row["messages"] >= self._settings.max_messages:
             raise Unavailable("too_many_messages", "this node holds as many announcements as it can", 60)
-        announcement = received.copy.announcement
-        place = announcement.origin_location
-        tx.execute(
-            "INSERT INTO message (message_id, origin, origin_timestamp, origin_signature, body, subject, subject_kind,"
-            " anchored, radius_km, origin_lat, origin_lon, valid_until_ms, best_ttl, hop_value, received_at_ms)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                received.copy.message_id,
-                received.copy.origin,
-                received.origin_timestamp,
-                received.origin_signature,
-                received.body,
-                announcement.subject,
-                announcement.subject_kind.value,
-                announcement.anchored,
-                announcement.radius_km,
-                None if place is None else place.lat,
-                None if place is None else place.lon,
-                announcement.valid_until_ms,
-                held.ttl,
-                held.hop_value,
-                now_ms,
-            ),
+        copy, announcement = received.copy, received.copy.announcement
+        message = Message(
+            copy.message_id,
+            copy.origin,
+            received.origin_timestamp,
+            received.origin_signature,
+            received.body,
+            announcement.subject,
+            announcement.subject_kind,
+            announcement.anchored,
+            received.relayable and copy.verified,
+            announcement.radius_km,
+            announcement.origin_location,
+            announcement.valid_until_ms,
         )
+        messages.store(tx, message, held, now_ms)
 
     def _look(self, source: RowSource, received: Received, replay_digest: bytes) -> _Look:
         copy = received.copy

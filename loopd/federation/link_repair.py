@@ -2,7 +2,7 @@
 
 The side that dialled compares, once for each link; see docs/protocol-notes.md, Repair. What is found goes out as offers
 without bodies, beside the log. A message is compared only with a peer inside its radius, and only as the newest state
-of its subject, verified, and with the proof that lets it be passed on.
+of its subject, with a signature that holds for others and the proof that lets it be passed on.
 
 At the bounds: a node takes up at most `SESSIONS_PER_S` comparisons a second, whoever began them, so that one that
 returns to many peers at once stays at work; the others wait for their turn. What is held is read anew at most every
@@ -36,12 +36,12 @@ ITEMS_FRESH_S: Final = 2.0
 ATTEMPTS_MAX: Final = 3
 _AGAIN_AFTER_S: Final = 5.0
 
-# What is compared: the newest verified state of each subject with its proof, and this node's own announcements, which
-# it gives out undiminished and which so count as their TTL and one more.
+# What is compared: the newest state of each subject that others can verify, with its proof, and this node's own
+# announcements, which it gives out undiminished and which so count as their TTL and one more.
 _ITEMS: Final = """
 SELECT h.issued_at_ms, m.message_id, m.best_ttl AS ttl, m.origin_lat, m.origin_lon, m.radius_km
 FROM heard h JOIN message m ON m.message_id = h.message_id
-WHERE h.verified AND h.valid_until_ms > :now_ms AND (m.hop_value IS NOT NULL OR NOT m.anchored)
+WHERE m.relayable AND h.valid_until_ms > :now_ms AND (m.hop_value IS NOT NULL OR NOT m.anchored)
 UNION ALL
 SELECT m.received_at_ms, m.message_id, m.best_ttl + 1, m.origin_lat, m.origin_lon, m.radius_km
 FROM own_announcement a JOIN message m ON m.message_id = a.message_id
@@ -230,7 +230,7 @@ class RepairLoader:
 
     def _load_one(self, peer: KnownNode, message_id: bytes) -> LogEntry | None:
         row = self._database.point("SELECT * FROM message WHERE message_id = ?", (message_id,))
-        if row is None or row["valid_until_ms"] <= self._clock.now_ms():
+        if row is None or not row["relayable"] or row["valid_until_ms"] <= self._clock.now_ms():
             return None
         place = None if row["origin_lat"] is None else Location(row["origin_lat"], row["origin_lon"])
         is_own = row["origin"] == self._own_node_id

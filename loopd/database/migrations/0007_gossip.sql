@@ -67,3 +67,6 @@ CREATE TABLE revoked_key (
     node_id TEXT NOT NULL,
     revoked_at_ms INTEGER NOT NULL
 ) STRICT;
+
+-- Whether a message's signature holds for others than this node; one that does not is never offered to a peer.
+ALTER TABLE message ADD COLUMN relayable INTEGER NOT NULL DEFAULT 1;

@@ -13,7 +13,6 @@ from loopd.federation.settings import FederationSettings
 from loopd.identity import Identity
 from loopd.net.http_client import PeerAnswer
 from loopd.protocol.errors import Unavailable
-from loopd.protocol.json_text import dump_json
 from loopd.protocol.nodes import PeerAuth, Standing
 from loopd.protocol.signing import ANNOUNCE_PATH, X_NODE_SIGNATURE
 from loopd.protocol.subjects import HeardSubject, SubjectState
@@ -29,6 +28,7 @@ from tests.federation_support import (
     eventually,
     identity_of,
     message_of,
+    plain_body,
     reason_of,
     send_copy,
     signed_headers,
@@ -282,20 +282,6 @@ async def test_the_short_form_is_relayed_only_if_its_signature_holds_for_others(
     assert (await met.serve("POST", ANNOUNCE_PATH, named, other)).status == 202
     assert len(met.heard()) == 2
     assert outgoing(met) == [("vienna.loop", 2)]
-
-
-def plain_body(subject: str) -> bytes:
-    """What another LOOP node announces: nothing but the fields of §8.2."""
-    return dump_json(
-        {
-            "@context": CONTEXT,
-            "@type": "MaterialAnnouncement",
-            "schema_version": "0.2.0",
-            "material": subject,
-            "origin": "vienna.loop",
-            "available": True,
-        }
-    )
 
 
 async def test_a_lab_nodes_word_is_taken_from_it_alone_marked_and_kept(met: City) -> None:

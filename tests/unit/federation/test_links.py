@@ -12,6 +12,8 @@ from loopd.federation.link_repair import SESSIONS_PER_S, HeldItems, Pace
 from loopd.federation.settings import FederationSettings
 from loopd.gossip.frames import Goodbye, decode_batch
 from loopd.protocol.limits import LINK_CHALLENGES_MAX
+from loopd.protocol.nodes import Standing
+from loopd.protocol.signing import ANNOUNCE_PATH
 from tests.federation_support import (
     BERLIN,
     MUNICH,
@@ -21,6 +23,8 @@ from tests.federation_support import (
     eventually,
     federation_of,
     identity_of,
+    plain_body,
+    signed_headers,
     subject_of,
 )
 from tests.support import ManualClock
@@ -226,3 +230,44 @@ async def test_comparisons_begin_one_after_the_other(monkeypatch: pytest.MonkeyP
     clock.advance(60_000)
     await pace.turn()
     assert waits[-1] == 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_what_names_its_receiver_is_offered_to_nobody(chain: list[City], seed: int) -> None:
+    """A signature that covers X-Node-Target holds for that node alone: to pass the message on would be an offence."""
+    berlin, munich, vienna = chain
+    draw = random.Random(seed)
+    plain = identity_of("linz.loop", VIENNA)
+    await munich.admit(plain, features=frozenset())
+    for other in (berlin, vienna):
+        await other.admit(plain, standing=Standing.INTRODUCED)
+    named, open_to_all = set(), set()
+    for number in range(12):
+        body = plain_body(grain(number), plain.node_id)
+        target = munich.node_id if draw.random() < 0.5 else None
+        sent = signed_headers(plain, ANNOUNCE_PATH, body, munich.clock.now_ms(), target)
+        assert (await munich.serve("POST", ANNOUNCE_PATH, sent, body)).status == 202
+        (named if target else open_to_all).add(grain(number))
+        if draw.random() < 0.2:
+            await munich.network.cut_wires("munich.loop", draw.choice(["berlin.loop", "vienna.loop"]))
+    await eventually(lambda: vienna.heard_subjects() == open_to_all, *chain, step_ms=200)
+    # What the log has settled is compared all the same, when a link begins anew.
+    lost = draw.sample(sorted(open_to_all), len(open_to_all) // 2)
+    await vienna.database.write(lambda tx: [forget(tx, subject) for subject in lost])
+    munich.clock.advance(round(link_repair.ITEMS_FRESH_S * 1000))
+    for other in ("berlin.loop", "vienna.loop"):
+        await munich.network.cut_wires("munich.loop", other)
+    await eventually(lambda: vienna.heard_subjects() == open_to_all == berlin.heard_subjects(), *chain, step_ms=500)
+    await eventually(lambda: linked(berlin, munich) and linked(munich, vienna), *chain, step_ms=500)
+    assert munich.heard_subjects() == named | open_to_all
+    for other in (berlin, vienna):
+        assert set(other.decisions) <= {"accepted", "duplicate"}
+        assert other.federation.misbehaviour.of("munich.loop").points == 0
+    vienna_known = munich.find("vienna.loop")
+    assert vienna_known is not None
+    assert len(await HeldItems(munich.database, munich.clock).within_reach_of(vienna_known)) == len(open_to_all)
+
+
+def forget(tx: outbox.Tx, subject: str) -> None:
+    tx.execute("DELETE FROM message WHERE subject = ?", (subject,))
+    tx.execute("DELETE FROM heard WHERE subject = ?", (subject,))
