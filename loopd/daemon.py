@@ -38,6 +38,7 @@ from loopd.api.peers import PeerRoutes
 from loopd.api.product import ProductRoutes
 from loopd.api.requests import Request
 from loopd.api.routes import Route
+from loopd.api.search import SearchRoutes
 from loopd.api.settings import parse_listen_address
 from loopd.api.signals import SignalRoutes
 from loopd.api.status_updates import StatusUpdateRoutes
@@ -45,6 +46,8 @@ from loopd.api.token_admin import TokenRoutes
 from loopd.api.tokens import TokenStore
 from loopd.api.votes import VoteRoutes
 from loopd.audit.service import AuditLog
+from loopd.catalogue.search import Search
+from loopd.catalogue.service import Catalogue
 from loopd.clock import SystemClock
 from loopd.database.database import Database
 from loopd.database.writer import Tx
@@ -177,6 +180,9 @@ class Node:
         self._registry = Registry(
             identity, self._clock, audit, self._events, self._federation.announcer, self._record_listeners
         )
+        self._catalogue = Catalogue(identity, self._clock, nodes)
+        self._record_listeners.append(self._catalogue)
+        self._heard_listeners.append(self._catalogue.heard)
         self._exchange = Exchange(
             identity,
             self._clock,
@@ -203,10 +209,15 @@ class Node:
             Destinations(identity, database, nodes, self._signals, self._clock),
             self._signal_fetcher,
         )
+        self._search = Search(identity, database, self._clock, self._registry, self._signals, nodes)
         self._tokens = TokenStore(database, self._clock)
         self._metrics = RequestMetrics()
         self._decisions = AnnouncementMetrics(self._metrics.registry)
         self._node_requests = NodeRequestWriter(database, self._clock)
+
+    async def prepare(self) -> None:
+        """Bring up to date what is derived of the rest, before anybody calls."""
+        await self._catalogue.prepare(self._database, self._registry)
 
     async def start(self, public: App) -> None:
         """Begin to probe, send and renew, and to open and close votes. What comes over links, `public` answers."""
@@ -269,6 +280,7 @@ class Node:
             StatusUpdateRoutes(SubjectKind.MATERIAL, self._registry, database, write, release_nothing),
             StatusUpdateRoutes(SubjectKind.PRODUCT, self._registry, database, write, release_nothing),
             EventRoutes(self._events, self._feed, database, clock),
+            SearchRoutes(self._search, self._identity.location),
             SignalRoutes(self._signals, database),
             VoteRoutes(self._voting, database, write),
             FederationRoutes(self._identity, self._federation, database, clock),
@@ -417,6 +429,7 @@ async def serve(directory: NodeDirectory, settings: Settings) -> None:
         stack.push_async_callback(client.close)
         await own_key.finish(directory, identity, database, SystemClock().now_ms())
         node = Node(directory, settings, identity, database, client)
+        await node.prepare()
         public, admin = node.apps()
         host, port = await _listen(directory, settings, public, admin)
         await node.start(public)

@@ -241,3 +241,17 @@ HOLD_MAX_MS = 90 * 86_400_000
 LINKED_TRANSFERS_MAX = 16
 # Accounts whose due decay is charged in one transaction, so that other writes need not wait for a whole city's.
 DUE_ACCOUNTS_AT_ONCE = 200
+
+# Search. Half the way around the earth is everywhere; a wider radius is a mistake: 400.
+SEARCH_RADIUS_MAX_KM = 20_016
+# Text to search for, and the words in it; beyond: 400.
+SEARCH_TEXT_MAX_CHARACTERS = 200
+SEARCH_WORDS_MAX = 16
+# Matches whose LoopCost one search reckons, each exactly. Beyond: 400 `too_many_matches`.
+SEARCH_COSTED_MAX = 100_000
+# What other cities announced that is kept to be found. Beyond, the city with the most makes room.
+CATALOGUE_ENTRIES_MAX = 100_000
+# Entries that have ended and go with each new one, so that no search has many of them to pass over.
+SEARCH_ENDED_AT_ONCE = 4
+# Records that are entered in one transaction where many wait.
+SEARCH_BACKLOG_AT_ONCE = 500

@@ -249,6 +249,10 @@ class Registry:
         records, next_cursor = await tables.page_of_records(reader, kind, category, cursor, limit, LIST_MAX_BYTES)
         return Page(records, next_cursor)
 
+    async def numbered(self, reader: Reader, numbers: Sequence[int]) -> dict[int, Record]:
+        """The records of some numbers, few enough for one list."""
+        return await tables.records_numbered(reader, numbers)
+
     async def count_active(self, reader: Reader, kind: SubjectKind = SubjectKind.MATERIAL) -> int:
         """How many records of a kind can be had now: NodeInfo's `materials_active`."""
         return await tables.count_available(reader, kind, self._clock.now_ms())

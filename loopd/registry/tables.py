@@ -211,6 +211,13 @@ async def page_of_records(
     return [_record(row) for row in rows], numbers[-1] if len(numbers) < len(sizes) else None
 
 
+async def records_numbered(reader: Reader, numbers: Sequence[int]) -> dict[int, Record]:
+    """The records of some numbers, by number."""
+    places = ", ".join("?" * len(numbers))
+    rows = await reader.all(f"SELECT {_RECORD} FROM record WHERE number IN ({places})", numbers)
+    return {row["number"]: _record(row) for row in rows}
+
+
 async def count_available(reader: Reader, kind: SubjectKind, now_ms: int) -> int:
     """How many records of a kind can be had: state `available`, not expired."""
     row = await reader.one(
