@@ -64,8 +64,8 @@ What can be had now, filtered by every key that is there; other keys are refused
 following it gives each result once, whatever is registered meanwhile; `total` is as of the first page. Local results \
 are the documents as `GET` shows them. Those of the `federation` are what other cities announced and still offer: the \
 flow metadata, with `source_node`, and `verified` where a signature held. An announcement has no condition, no price \
-and no text, so those filters find nothing there. With `max_loop_cost` what names no `metadata.asking_price` is left out and \
-counted in `omitted`; a price is taken pro rata for what is left."""
+and no text, so those filters find nothing there. With `max_loop_cost` what names no `metadata.asking_price` is left \
+out and counted in `omitted`; a price is taken pro rata for what is left."""
 
 
 class SearchRoutes:

@@ -1,5 +1,6 @@
 """The SQL that keeps the index: entries come with records and announcements, and go when they are over."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from loopd.catalogue.entries import Entry, Texts
@@ -15,6 +16,10 @@ INSERT INTO search_entry (record_number, available, section, condition, dimensio
 VALUES (:record, :available, :section, :condition, :dimension, :base,
     coalesce((SELECT left_base_quantity FROM record WHERE number = :record), :base),
     :available_from_ms, :expires_ms, :ends_ms, :lat, :lon, :x, :y, :z, :at_home, :asking_minor, :size_bytes)
+"""
+
+_PLACE: Final = """
+INSERT INTO search_place VALUES (:number, :section, :section + 0.5, :x, :x, :y, :y, :z, :z)
 """
 
 
@@ -85,16 +90,13 @@ def find_announcement(source: RowSource, origin: str, subject_id: str) -> int | 
 
 def remove(tx: Tx, number: int) -> None:
     """Take an entry out, with all that belongs to it."""
-    tx.execute("DELETE FROM search_entry WHERE number = ?", (number,))
+    _remove(tx, [number])
 
 
 def remove_ended(tx: Tx, now_ms: int, at_most: int) -> None:
     """Take out entries whose end has passed, the earliest first."""
-    tx.execute(
-        "DELETE FROM search_entry WHERE number IN"
-        " (SELECT number FROM search_entry WHERE ends_ms <= ? ORDER BY ends_ms LIMIT ?)",
-        (now_ms, at_most),
-    )
+    ended = tx.all("SELECT number FROM search_entry WHERE ends_ms <= ? ORDER BY ends_ms LIMIT ?", (now_ms, at_most))
+    _remove(tx, [row["number"] for row in ended])
 
 
 def count_announced(source: RowSource) -> int:
@@ -114,11 +116,10 @@ def largest_origin(source: RowSource, newcomer: str) -> str:
 
 def remove_soonest_ending(tx: Tx, origin: str) -> None:
     """Take out that entry of a city which would end first."""
-    tx.execute(
-        "DELETE FROM search_entry WHERE number ="
-        " (SELECT number FROM catalogue_entry WHERE origin = ? ORDER BY valid_until_ms, number LIMIT 1)",
-        (origin,),
+    found = tx.all(
+        "SELECT number FROM catalogue_entry WHERE origin = ? ORDER BY valid_until_ms, number LIMIT 1", (origin,)
     )
+    _remove(tx, [row["number"] for row in found])
 
 
 def home(source: RowSource) -> Location | None:
@@ -133,7 +134,8 @@ def move_home(tx: Tx, place: Location) -> None:
         "INSERT OR IGNORE INTO search_backlog (record_number)"
         " SELECT record_number FROM search_entry WHERE at_home AND record_number IS NOT NULL"
     )
-    tx.execute("DELETE FROM search_entry WHERE at_home AND record_number IS NOT NULL")
+    moved = tx.all("SELECT number FROM search_entry WHERE at_home AND record_number IS NOT NULL")
+    _remove(tx, [row["number"] for row in moved])
     tx.execute("DELETE FROM search_home")
     tx.execute("INSERT INTO search_home (lat, lon) VALUES (?, ?)", (place.lat, place.lon))
 
@@ -172,7 +174,19 @@ def _insert(tx: Tx, record_number: int | None, available: bool, entry: Entry) ->
     number = tx.execute(_INSERT, values).lastrowid
     if number is None:
         raise RuntimeError("an inserted entry has a number")
+    if direction is not None:
+        tx.execute(_PLACE, {"number": number, **values})
     return number
+
+
+def _remove(tx: Tx, numbers: Sequence[int]) -> None:
+    # No trigger may do this: a schema that is not trusted does not reach the tree.
+    for statement in (
+        "DELETE FROM search_place WHERE number = ?",
+        "DELETE FROM search_text WHERE rowid = ?",
+        "DELETE FROM search_entry WHERE number = ?",
+    ):
+        tx.executemany(statement, [(number,) for number in numbers])
 
 
 def _announced(heard: HeardSubject) -> tuple[Any, ...]:

@@ -45,25 +45,17 @@ CREATE INDEX search_entry_by_end ON search_entry (ends_ms) WHERE ends_ms IS NOT 
 CREATE VIRTUAL TABLE search_place USING rtree (
     number, section_low, section_high, x_low, x_high, y_low, y_high, z_low, z_high
 );
-CREATE TRIGGER search_entry_placed AFTER INSERT ON search_entry WHEN NEW.x IS NOT NULL BEGIN
-    INSERT INTO search_place VALUES
-        (NEW.number, NEW.section, NEW.section + 0.5, NEW.x, NEW.x, NEW.y, NEW.y, NEW.z, NEW.z);
-END;
 
 -- The words of a record: what it is called, who made it, what is noted of it.
 CREATE VIRTUAL TABLE search_text USING fts5 (
     name, manufacturer, notes, tokenize = 'unicode61 remove_diacritics 2', prefix = '2 3'
 );
-CREATE TRIGGER search_entry_gone AFTER DELETE ON search_entry BEGIN
-    DELETE FROM search_place WHERE number = OLD.number;
-    DELETE FROM search_text WHERE rowid = OLD.number;
-END;
 
--- Whoever changes a record changes what is found of it.
+-- Whoever changes a record changes what is found of it. What is withdrawn has ended before all time, and goes as that.
 CREATE TRIGGER search_follows_record AFTER UPDATE OF state, left_base_quantity ON record BEGIN
-    UPDATE search_entry SET available = (NEW.state = 'available'), left_base_quantity = NEW.left_base_quantity
+    UPDATE search_entry SET available = (NEW.state = 'available'), left_base_quantity = NEW.left_base_quantity,
+        ends_ms = iif(NEW.state = 'withdrawn', -9223372036854775808, ends_ms)
     WHERE record_number = NEW.number;
-    DELETE FROM search_entry WHERE record_number = NEW.number AND NEW.state = 'withdrawn';
 END;
 
 -- What other cities announced and still offer, one entry for each subject of each of them.
