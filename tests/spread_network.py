@@ -102,7 +102,7 @@ class Network:
         self.links[pair] = Link()
         for node, peer in ((self.nodes[a], self.nodes[b]), (self.nodes[b], self.nodes[a])):
             if node.number not in self.malicious:
-                node.spread.link_up(peer.name, self.now_ms)
+                node.spread.link_up(peer.name)
                 node.read_up_to[peer.name] = node.cursors.get(peer.name, 0)
                 self.pump(node, peer.name)
 
@@ -220,7 +220,7 @@ class Network:
                 entry if self.goes_to(entry, came_from, peer) else entry.entry
                 for entry, came_from in node.log[start : start + room]
             ]
-            offers = node.spread.offers(peer, entries, self.now_ms)
+            offers = node.spread.offers(peer, entries)
             node.read_up_to[peer] += offers.taken
             self.advance(node, peer, offers.cursor)
             self.send(node.number, peer, offers.frames)
@@ -242,9 +242,9 @@ class Network:
                 case Have():
                     self.receive_have(node, sender, frame)
                 case Want():
-                    self.send(to, sender, node.spread.received_want(sender, frame, self.now_ms))
+                    self.send(to, sender, node.spread.received_want(sender, frame))
                 case Done():
-                    progress = node.spread.received_done(sender, frame, self.now_ms)
+                    progress = node.spread.received_done(sender, frame)
                     self.advance(node, sender, progress and progress.cursor)
                     self.pump(node, sender)
                 case Deferred():
@@ -252,7 +252,7 @@ class Network:
         self.wake(node)
 
     def receive_deferred(self, node: Node, sender: str, frame: Deferred) -> None:
-        progress = node.spread.received_deferred(sender, frame, self.now_ms)
+        progress = node.spread.received_deferred(sender, frame)
         if progress is None:
             return
         aside = node.aside.setdefault(sender, set())
@@ -263,7 +263,7 @@ class Network:
             if progress.entry in aside and frozenset((node.number, self.number[sender])) in self.links:
                 aside.discard(progress.entry)
                 entry = node.log[progress.entry - 1][0]
-                offers = node.spread.offers(sender, [entry], self.now_ms, in_order=False)
+                offers = node.spread.offers(sender, [entry], in_order=False)
                 self.send(node.number, sender, offers.frames)
 
         self.at(self.now + frame.retry_after_ms, again)

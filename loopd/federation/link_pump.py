@@ -150,7 +150,7 @@ class LinkPump:
     async def run(self) -> str:
         """Carry frames until the link ends; why it ended. What was being taken is finished first."""
         around = self._around
-        around.spread.link_up(self.peer, around.now_ms())
+        around.spread.link_up(self.peer)
         self._look_at_log.set()
         desks = [desk.run() for desk in (self.repair, self.requests) if desk is not None]
         taking = asyncio.create_task(self._take_in(), name=f"link-take-{self.peer}")
@@ -191,17 +191,17 @@ class LinkPump:
                 self._sort(frame)
 
     def _sort(self, frame: Frame) -> None:
-        around, now_ms = self._around, self._around.now_ms()
+        around = self._around
         match frame:
             case Copy() | Have():
                 self._inbox.frames.append(frame)
                 self._inbox.filled.set()
             case Done():
-                self._progressed(around.spread.received_done(self.peer, frame, now_ms))
+                self._progressed(around.spread.received_done(self.peer, frame))
             case Deferred():
-                self._progressed(around.spread.received_deferred(self.peer, frame, now_ms))
+                self._progressed(around.spread.received_deferred(self.peer, frame))
             case Want():
-                self.link.send(around.spread.received_want(self.peer, frame, now_ms))
+                self.link.send(around.spread.received_want(self.peer, frame))
             case Ping():
                 self.link.send([Ack(frame.number, 0)])
             case Reconcile() | ReconcileTtls() if self.repair is not None:
@@ -345,7 +345,7 @@ class LinkPump:
                 passed[entry.entry] = not_sent
             going = isinstance(entry, FloodEntry) and not_sent is None
             entries.append(_offered(entry, repeated=bool(row["repeated"])) if going else entry.entry)
-        offers = around.spread.offers(self.peer, entries, around.now_ms())
+        offers = around.spread.offers(self.peer, entries)
         taken = entries[: offers.taken]
         if taken:
             self._offered_up_to = rows[offers.taken - 1]["entry"]
@@ -379,7 +379,7 @@ class LinkPump:
             return False
         lacked = [self._repaired.popleft() for _ in range(room)]
         entries = self._load_repaired(node, lacked)
-        offers = around.spread.offers(self.peer, entries, around.now_ms(), in_order=False, ids_only=True)
+        offers = around.spread.offers(self.peer, entries, in_order=False, ids_only=True)
         # What found no room waits for it.
         self._repaired.extendleft(entry.message_id for entry in reversed(entries[offers.taken :]))
         self.link.send(offers.frames)

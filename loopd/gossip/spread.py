@@ -6,12 +6,12 @@ which nodes deliver never depends on it.
 
 Sending, for each peer with a link:
 
-    link_up(peer, now_ms)                          then offer from the peer's cursor on
+    link_up(peer)                                  then offer from the peer's cursor on
     room(peer) -> int                              how many entries to load at most
-    offers(peer, entries, now_ms, in_order=True, ids_only=False) -> Offers
-    received_want(peer, want, now_ms) -> list[Frame]
-    received_done(peer, done, now_ms) -> Progress | None
-    received_deferred(peer, deferred, now_ms) -> Progress | None
+    offers(peer, entries, in_order=True, ids_only=False) -> Offers
+    received_want(peer, want) -> list[Frame]
+    received_done(peer, done) -> Progress | None
+    received_deferred(peer, deferred) -> Progress | None
 
 An offer is a Copy where the peer asked for bodies of this origin unasked, or never said; else a Have. A better TTL of
 what was offered before is a Have. Entries that do not go to the peer (`loopd.gossip.flood.route`) are given as their
@@ -178,7 +178,7 @@ class Spread:
 
     # Sending
 
-    def link_up(self, peer: str, now_ms: int) -> None:
+    def link_up(self, peer: str) -> None:
         """A link to the peer is there, with nothing offered over it yet."""
         self._links[peer] = _Link(Offering(self._numbers))
 
@@ -191,7 +191,6 @@ class Spread:
         self,
         peer: str,
         entries: Sequence[LogEntry | int],
-        now_ms: int,
         *,
         in_order: bool = True,
         ids_only: bool = False,
@@ -220,7 +219,7 @@ class Spread:
                 answer.needless.append(entry.entry)
         return Offers(answer.frames, taken, answer.needless, answer.too_long, link.offering.advance())
 
-    def received_want(self, peer: str, want: Want, now_ms: int) -> list[Frame]:
+    def received_want(self, peer: str, want: Want) -> list[Frame]:
         """The body, if it was offered over this link, is not settled, and was not sent already."""
         link = self._links.get(peer)
         copy = None if link is None else link.offering.wanted(want.message_id)
@@ -230,7 +229,7 @@ class Spread:
         self.counted["copies_sent"] += 1
         return [copy]
 
-    def received_done(self, peer: str, done: Done, now_ms: int) -> Progress | None:
+    def received_done(self, peer: str, done: Done) -> Progress | None:
         """The peer settled an offer. None where there is none of this number in flight."""
         link = self._links.get(peer)
         offer = None if link is None else link.offering.settle(done.number)
@@ -247,7 +246,7 @@ class Spread:
             self._lazy[(peer, entry.origin)] = None
         return Progress(entry.entry, entry.message_id, entry.origin, done.reason, None, link.offering.advance())
 
-    def received_deferred(self, peer: str, deferred: Deferred, now_ms: int) -> Progress | None:
+    def received_deferred(self, peer: str, deferred: Deferred) -> Progress | None:
         """The peer cannot settle an offer now. None where there is none of this number in flight."""
         link = self._links.get(peer)
         offer = None if link is None else link.offering.settle(deferred.number)

@@ -130,7 +130,7 @@ class Node:
         self._dial_failures.pop(peer, None)
         self.links[name] = Link(connection, self.tables.cursors.get(name, 0))
         self.world.note("link", self.number, peer)
-        self.spread.link_up(name, self.now_ms)
+        self.spread.link_up(name)
         self._offer_aside(name)
         self.pump(name)
         self.repair.link_up(name, starts=self.number < peer)
@@ -217,7 +217,7 @@ class Node:
             case Have():
                 self._received_have(peer, frame)
             case Want():
-                for answer in self.spread.received_want(peer, frame, self.now_ms):
+                for answer in self.spread.received_want(peer, frame):
                     self.send(peer, answer)
             case Done():
                 self._received_done(peer, frame)
@@ -378,7 +378,7 @@ class Node:
         log = self.tables.log
         while link.read_up_to < len(log) and (room := min(self.spread.room(peer), _LOADED_AT_ONCE)):
             entries = [self.entry_for(peer, logged) for logged in log[link.read_up_to : link.read_up_to + room]]
-            offers = self.spread.offers(peer, entries, self.now_ms)
+            offers = self.spread.offers(peer, entries)
             if not offers.taken:
                 return
             link.read_up_to += offers.taken
@@ -411,7 +411,7 @@ class Node:
 
     def offer_beside(self, peer: str, entries: Sequence[LogEntry], ids_only: bool) -> int:
         """Offer what is not the log's next; how many there was room for."""
-        offers = self.spread.offers(peer, entries, self.now_ms, in_order=False, ids_only=ids_only)
+        offers = self.spread.offers(peer, entries, in_order=False, ids_only=ids_only)
         for frame in offers.frames:
             self.send(peer, frame)
         for entry in offers.needless:
@@ -452,7 +452,7 @@ class Node:
         self.tables.cursors[peer] = max(cursor, self.tables.cursors.get(peer, 0))
 
     def _received_done(self, peer: str, done: Done) -> None:
-        progress = self.spread.received_done(peer, done, self.now_ms)
+        progress = self.spread.received_done(peer, done)
         if progress is None:
             return
         self.advance(peer, progress.cursor)
@@ -468,7 +468,7 @@ class Node:
         self.repair.settled(peer, entry)
 
     def _received_deferred(self, peer: str, deferred: Deferred) -> None:
-        progress = self.spread.received_deferred(peer, deferred, self.now_ms)
+        progress = self.spread.received_deferred(peer, deferred)
         if progress is None:
             return
         again_us = deferred.retry_after_ms * US_PER_MS

@@ -31,7 +31,7 @@ def have(number: int, message: int, ttl: int = 2) -> Have:
 def spread_with(*peers: str) -> Spread:
     spread = Spread()
     for peer in peers:
-        spread.link_up(peer, NOW)
+        spread.link_up(peer)
     return spread
 
 
@@ -45,81 +45,81 @@ def take(spread: Spread, peer: str, number: int, message: int, ttl: int = 2, *, 
 
 def test_bodies_go_unasked_until_the_peer_says_otherwise() -> None:
     spread = spread_with(A)
-    (first,) = spread.offers(A, [entry(1)], NOW).frames
+    (first,) = spread.offers(A, [entry(1)]).frames
     assert isinstance(first, Copy)
-    progress = spread.received_done(A, Done(first.number, "duplicate", eager=False), NOW)
+    progress = spread.received_done(A, Done(first.number, "duplicate", eager=False))
     assert progress is not None
     assert (progress.entry, progress.cursor) == (1, 1)
-    (second,) = spread.offers(A, [entry(2)], NOW).frames
+    (second,) = spread.offers(A, [entry(2)]).frames
     assert second == Have(second.number, message_id(2), 2, b"h" * 32, ORIGIN)
-    spread.received_done(A, Done(second.number, "accepted", eager=True), NOW)
-    assert isinstance(spread.offers(A, [entry(3)], NOW).frames[0], Copy)
+    spread.received_done(A, Done(second.number, "accepted", eager=True))
+    assert isinstance(spread.offers(A, [entry(3)]).frames[0], Copy)
 
 
 def test_a_better_ttl_travels_without_the_body() -> None:
     spread = spread_with(A, B)
-    spread.offers(A, [entry(1, ttl=1)], NOW)
-    (better,) = spread.offers(A, [entry(2, ttl=2, message=1)], NOW).frames
+    spread.offers(A, [entry(1, ttl=1)])
+    (better,) = spread.offers(A, [entry(2, ttl=2, message=1)]).frames
     assert isinstance(better, Have)
-    assert spread.received_want(A, Want(message_id(1)), NOW) == []
+    assert spread.received_want(A, Want(message_id(1))) == []
     # After a restart the log knows that the message was offered before.
-    (after_restart,) = spread.offers(B, [replace(entry(2, message=1), repeated=True)], NOW).frames
+    (after_restart,) = spread.offers(B, [replace(entry(2, message=1), repeated=True)]).frames
     assert isinstance(after_restart, Have)
-    (body,) = spread.received_want(B, Want(message_id(1)), NOW)
+    (body,) = spread.received_want(B, Want(message_id(1)))
     assert isinstance(body, Copy)
     assert body.number == after_restart.number
 
 
 def test_the_cursor_waits_for_the_first_that_is_not_settled() -> None:
     spread = spread_with(A)
-    offers = spread.offers(A, [1, entry(2), 3, entry(4), entry(6), 7], NOW)
+    offers = spread.offers(A, [1, entry(2), 3, entry(4), entry(6), 7])
     assert (offers.taken, offers.cursor) == (6, 1)
     first, second, third = (frame.number for frame in offers.frames if isinstance(frame, Copy))
-    progress = spread.received_done(A, Done(second, "accepted", True), NOW)
+    progress = spread.received_done(A, Done(second, "accepted", True))
     assert progress is not None
     assert (progress.entry, progress.cursor) == (4, None)
-    put_off = spread.received_deferred(A, Deferred(first, "overloaded", 1_000), NOW)
+    put_off = spread.received_deferred(A, Deferred(first, "overloaded", 1_000))
     assert put_off is not None
     assert (put_off.entry, put_off.cursor, put_off.retry_after_ms) == (2, 4, 1_000)
-    last = spread.received_done(A, Done(third, "accepted", True), NOW)
+    last = spread.received_done(A, Done(third, "accepted", True))
     assert last is not None
     assert last.cursor == 7
-    assert spread.received_done(A, Done(third, "accepted", True), NOW) is None
+    assert spread.received_done(A, Done(third, "accepted", True)) is None
 
 
 def test_what_the_peer_offered_is_not_offered_back() -> None:
     spread = spread_with(A)
     spread.received_have(A, have(1, 5, ttl=1), None, NOW)
-    offers = spread.offers(A, [entry(1, ttl=2, message=5), entry(2, ttl=3, message=5)], NOW)
+    offers = spread.offers(A, [entry(1, ttl=2, message=5), entry(2, ttl=3, message=5)])
     assert offers.needless == [1]
     assert [type(frame) for frame in offers.frames] == [Copy]
 
 
 def test_the_window_of_offers_is_bounded_in_number_and_bytes() -> None:
     spread = spread_with(A, B)
-    assert spread.offers(A, [entry(number) for number in range(1, LINK_OFFERS_MAX + 9)], NOW).taken == LINK_OFFERS_MAX
+    assert spread.offers(A, [entry(number) for number in range(1, LINK_OFFERS_MAX + 9)]).taken == LINK_OFFERS_MAX
     assert spread.room(A) == 0
-    spread.received_done(A, Done(1, "accepted", True), NOW)
+    spread.received_done(A, Done(1, "accepted", True))
     assert spread.room(A) == 1
     long = LINK_BODY_MAX_BYTES
-    taken = spread.offers(B, [entry(number, size=long) for number in range(1, 20)], NOW).taken
+    taken = spread.offers(B, [entry(number, size=long) for number in range(1, 20)]).taken
     assert LINK_OFFERS_MAX_BYTES <= taken * long < LINK_OFFERS_MAX_BYTES + long
     assert spread.room("stranger.loop") == 0
-    assert spread.offers("stranger.loop", [entry(1)], NOW).taken == 0
+    assert spread.offers("stranger.loop", [entry(1)]).taken == 0
 
 
 def test_what_is_too_long_for_a_link_goes_another_way() -> None:
     spread = spread_with(A)
-    offers = spread.offers(A, [entry(1, size=LINK_BODY_MAX_BYTES + 1)], NOW)
+    offers = spread.offers(A, [entry(1, size=LINK_BODY_MAX_BYTES + 1)])
     assert (offers.frames, offers.too_long, offers.cursor) == ([], [1], 1)
 
 
 def test_a_want_is_answered_once_and_only_for_what_was_offered() -> None:
     spread = spread_with(A)
-    assert spread.received_want(A, Want(message_id(1)), NOW) == []
-    spread.offers(A, [entry(1)], NOW, ids_only=True)
-    assert len(spread.received_want(A, Want(message_id(1)), NOW)) == 1
-    assert spread.received_want(A, Want(message_id(1)), NOW) == []
+    assert spread.received_want(A, Want(message_id(1))) == []
+    spread.offers(A, [entry(1)], ids_only=True)
+    assert len(spread.received_want(A, Want(message_id(1)))) == 1
+    assert spread.received_want(A, Want(message_id(1))) == []
     assert spread.counted["wants_ignored"] == 2
 
 
@@ -208,7 +208,7 @@ def test_a_decision_that_outlived_its_link_settles_nothing_of_the_next() -> None
     spread = spread_with(A)
     spread.received_copy(A, Copy(1, ORIGIN, "t", "s", 2, b"h" * 32, b"b"), message_id(5), NOW)
     spread.link_down(A, NOW)
-    spread.link_up(A, NOW)
+    spread.link_up(A)
     assert spread.decided(A, 1, message_id(5), ORIGIN, Reason.ACCEPTED, HopState(2, None), NOW).frames == []
 
 
