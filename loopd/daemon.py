@@ -45,6 +45,7 @@ from loopd.api.status_updates import StatusUpdateRoutes
 from loopd.api.token_admin import TokenRoutes
 from loopd.api.tokens import TokenStore
 from loopd.api.votes import VoteRoutes
+from loopd.api.wanted import WantedRoutes
 from loopd.audit.service import AuditLog
 from loopd.catalogue.search import Search
 from loopd.catalogue.service import Catalogue
@@ -84,9 +85,14 @@ from loopd.protocol.signing import API_ROOT
 from loopd.protocol.subjects import HeardSubject, SubjectKind
 from loopd.protocol.timestamps import format_timestamp
 from loopd.protocol.vocabulary import DEFAULT_SIGNAL, Feature
+from loopd.registry import offered
 from loopd.registry.service import RecordListener, Registry, release_nothing
+from loopd.routing.demands import TYPE as DEMAND_TYPE
 from loopd.routing.destinations import Destinations, SignalFetcher
+from loopd.routing.matching import Matching
 from loopd.routing.service import Routing
+from loopd.routing.wanted import Wanted
+from loopd.routing.wanted_time import WantedTime
 from loopd.settings import Settings
 from loopd.signals.rules import TYPE as SIGNALS_TYPE
 from loopd.signals.service import Signals
@@ -210,6 +216,19 @@ class Node:
             self._signal_fetcher,
         )
         self._search = Search(identity, database, self._clock, self._registry, self._signals, nodes)
+        self._wanted = Wanted(
+            identity,
+            self._clock,
+            audit,
+            self._events,
+            Matching(identity, self._clock, offered, HeardSubjects(self._clock), nodes, self._events),
+            nodes,
+            self._federation.outbox,
+            secrets.token_hex,
+        )
+        self._wanted_time = WantedTime(self._wanted, database)
+        self._record_listeners.append(self._wanted)
+        self._heard_listeners.append(self._wanted.heard)
         self._tokens = TokenStore(database, self._clock)
         self._metrics = RequestMetrics()
         self._decisions = AnnouncementMetrics(self._metrics.registry)
@@ -224,6 +243,7 @@ class Node:
         self._event_pruning.start()
         await self._voting_time.start()
         self._mirror_keeper.start()
+        self._wanted_time.start()
         await self._federation.start(
             Modules(
                 self._registry.subject_by_id,
@@ -242,6 +262,7 @@ class Node:
     async def stop(self) -> None:
         """End the work in the background, once nobody calls any more and before the database closes."""
         await self._voting_time.stop()
+        await self._wanted_time.stop()
         await self._signal_fetcher.stop()
         await self._event_pruning.stop()
         await self._mirror_keeper.stop()
@@ -290,6 +311,7 @@ class Node:
             self._federate_mirror_routes(),
             OfferRoutes(self._exchange, database, write, self._refresh_signals_of),
             LoopCostRoutes(self._routing),
+            WantedRoutes(self._wanted, database, write),
             PeerRoutes(self._identity, self._federation),
             KeyStatementRoutes(
                 self._federation.key_statements, self._federation.authenticator, self._federation.misbehaviour
@@ -307,6 +329,7 @@ class Node:
             STATUS_TYPE: self._exchange.receive_status,
             UPDATE_TYPE: self._mirroring.receive,
             SIGNALS_TYPE: self._signals.remember,
+            DEMAND_TYPE: self._wanted.receive,
         }
         return FederateMirrorRoutes(
             takers,
@@ -372,6 +395,8 @@ class Node:
         """A peer answered: what else is wanted of it?"""
         if Feature.MIRROR in node.features:
             await self._mirror_keeper.contacted(node.node_id)
+        if self._wanted.owes(self._database.points, node):
+            await self._database.write(lambda tx: self._wanted.tell(tx, node))
         await self._fetch_signals(node, requests)
 
     async def _read_signed(self, node: KnownNode, path: str) -> NodeAnswer | None:

@@ -10,19 +10,20 @@ from aiohttp import ClientSession
 from loopd.api.access import Plane
 from loopd.api.app import ApiServices, build_app
 from loopd.api.docs import ApiIdentity
+from loopd.api.idempotency import IdempotentWriter
 from loopd.api.loopcost import LoopCostRoutes
 from loopd.api.openapi import entity_schemas
 from loopd.api.routes import Route
 from loopd.api.settings import ApiSettings
 from loopd.api.tokens import TokenStore
+from loopd.api.wanted import WantedRoutes
 from loopd.protocol.schemas import ENTITIES_BY_FILE, schema_file
-from tests.exchange_api import TrustingAuthenticator
 from tests.registry_api import HttpAnswer
 from tests.routing_support import RoutingNode
 
 
 class RoutingApi:
-    """A client of the public plane, with a token of a scope or as another node."""
+    """A client of the public plane, with a token of a scope or without."""
 
     def __init__(self, node: RoutingNode, session: ClientSession, base: str, tokens: Mapping[str, str]) -> None:
         self.node = node
@@ -39,9 +40,6 @@ class RoutingApi:
         """A POST of JSON; `value` may be bytes, None sends no body."""
         return await self._send("POST", path, value, {**(headers or {}), **self._bearer(scope)})
 
-    async def post_as_node(self, path: str, value: Any, node_id: str) -> HttpAnswer:
-        return await self._send("POST", path, value, {"X-Node-ID": node_id})
-
     def _bearer(self, scope: str | None) -> dict[str, str]:
         return {} if scope is None else {"Authorization": f"Bearer {self._tokens[scope]}"}
 
@@ -53,8 +51,9 @@ class RoutingApi:
 
 
 def routes_of(node: RoutingNode) -> Iterable[Route]:
-    """The routes of a node's routing."""
-    return LoopCostRoutes(node.routing).routes()
+    """The routes of a node's routing and demand."""
+    write = IdempotentWriter(node.database, node.clock).write
+    return [*LoopCostRoutes(node.routing).routes(), *WantedRoutes(node.wanted, node.database, write).routes()]
 
 
 @asynccontextmanager
@@ -72,7 +71,6 @@ async def routing_api(node: RoutingNode) -> AsyncIterator[RoutingApi]:
         tokens=store,
         identity=ApiIdentity(title="Munich", version="0.1.0", base_url="https://munich.example"),
         schemas=entity_schemas(schema_file(name) for name in ENTITIES_BY_FILE),
-        node_authenticator=TrustingAuthenticator(),
     )
     app = build_app(routes_of(node), Plane.PUBLIC, services)
     host, port = await app.listen_tcp("127.0.0.1", 0)

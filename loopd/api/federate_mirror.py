@@ -64,7 +64,8 @@ class FederateMirrorRoutes:
             "MirrorUpdate is one version of an Offer, Match, Transfer or transaction, told by the seller's node to the "
             "other side; a version that is not newer changes nothing and is answered 202 as well, and one before which "
             "others are missing has them fetched. A StatusRequest asks the seller's node for a status. A "
-            "LoopSignalConfig is the sender's own, as it publishes it.",
+            "LoopSignalConfig is the sender's own, as it publishes it. A LoopDemand is what the sender's city looks "
+            "for, told by a peer to one that names `wanted`.",
             access=Access.NODE,
             rate=RateClass.NODE,
             body=Body.REQUIRED,
@@ -81,8 +82,12 @@ class FederateMirrorRoutes:
                     "bad_status",
                     "bad_signal",
                     "bad_time",
+                    "unknown_category",
+                    "bad_quantity",
+                    "bad_amount",
+                    "bad_radius",
                 ),
-                403: ("owner_decides",),
+                403: ("owner_decides", "not_a_peer"),
                 404: ("unknown_offer", "unknown_mirror"),
                 409: ("transition", "terminal"),
                 503: ("too_many_mirrored",),

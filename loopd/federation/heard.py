@@ -81,6 +81,15 @@ class HeardSubjects:
         )
         return None if row is None else heard_subject(row)
 
+    def of_category(self, source: RowSource, kind: SubjectKind, category: str, limit: int) -> list[HeardSubject]:
+        """What was heard of a category and can be had, the newest first."""
+        rows = source.all(
+            "SELECT * FROM heard WHERE subject_kind = ? AND category = ? AND available = 1 AND valid_until_ms > ?"
+            " ORDER BY heard_number DESC LIMIT ?",
+            (kind.value, category, self._clock.now_ms(), limit),
+        )
+        return [heard_subject(row) for row in rows]
+
 
 def heard_subject(row: sqlite3.Row) -> HeardSubject:
     """A row as the other rooms see it."""

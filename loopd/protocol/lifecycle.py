@@ -74,8 +74,14 @@ BID = Lifecycle(
         "expired": (),
     },
 )
+# What a city looks for, at its own node and, as it was told, at its peers.
+DEMAND = Lifecycle(
+    "LoopDemand",
+    ("open",),
+    {"open": ("fulfilled", "withdrawn", "expired"), "fulfilled": (), "withdrawn": (), "expired": ()},
+)
 
-LIFECYCLES: tuple[Lifecycle, ...] = (OFFER, MATCH, TRANSFER, MATERIAL_STATUS, TRANSACTION, BID)
+LIFECYCLES: tuple[Lifecycle, ...] = (OFFER, MATCH, TRANSFER, MATERIAL_STATUS, TRANSACTION, BID, DEMAND)
 
 
 class MirroredEntity(StrEnum):

@@ -151,6 +151,23 @@ MIRROR_DELIVERY_MS = 7 * 24 * 3600 * 1000
 STATUS_REQUEST_DELIVERY_MS = 24 * 3600 * 1000
 STATUS_REQUEST_MEMORY_MS = 2 * STATUS_REQUEST_DELIVERY_MS
 
+# Demand. How long it stands, from now; a stated end beyond: 400.
+DEMAND_MAX_VALIDITY_MS = BID_MAX_VALIDITY_S * 1000
+# No two places are farther apart; beyond: 400.
+DEMAND_RADIUS_MAX_KM = Decimal(20_016)
+# Open demands of this city; beyond: 503. And those kept of each peer: the newest.
+DEMANDS_MAX = 10_000
+DEMANDS_PER_PEER_MAX = 1_000
+# Changes of this city's demand that a peer is told of at once; the rest follows with the next contact.
+DEMANDS_TOLD_AT_ONCE = 200
+# Matches of one demand, and demands that one supply is matched with, the oldest first; beyond, nobody is told.
+DEMAND_MATCHES_MAX = 100
+SUPPLY_MATCHES_MAX = 100
+# Supply of one category that a new demand is compared with, here and of what was heard, the smallest first.
+SUPPLIES_COMPARED_MAX = 300
+# How long a demand that was closed can be read.
+DEMAND_KEPT_MS = 30 * 24 * 3600 * 1000
+
 # Links between nodes. A batch of frames, packed or unpacked; a larger one is a protocol error and ends the link.
 LINK_BATCH_MAX_BYTES = 256 * 1024
 LINK_BATCH_MAX_FRAMES = 4096

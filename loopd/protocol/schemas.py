@@ -41,6 +41,7 @@ ENTITIES_BY_FILE: Mapping[str, tuple[str, ...]] = {
     "bid-status": ("BidStatus",),
     "mirror-update": ("MirrorUpdate",),
     "status-request": ("StatusRequest",),
+    "loop-demand": ("LoopDemand",),
     "key-rotation": ("KeyRotation",),
     "key-revocation": ("KeyRevocation",),
 }

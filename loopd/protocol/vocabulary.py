@@ -45,10 +45,19 @@ class Feature:
     MIRROR = "mirror"
     SETTLEMENT = "settlement"
     KEY_ROTATION = "key-rotation"
+    WANTED = "wanted"
 
 
 LOOPD_FEATURES: frozenset[str] = frozenset(
-    {Feature.FLOOD, Feature.LINK, Feature.PRODUCTS, Feature.MIRROR, Feature.SETTLEMENT, Feature.KEY_ROTATION}
+    {
+        Feature.FLOOD,
+        Feature.LINK,
+        Feature.PRODUCTS,
+        Feature.MIRROR,
+        Feature.SETTLEMENT,
+        Feature.KEY_ROTATION,
+        Feature.WANTED,
+    }
 )
 
 

@@ -8,7 +8,8 @@ from loopd.events.service import EventKind
 from loopd.gossip.rings import Ring
 from loopd.protocol.geo import Location
 from loopd.protocol.nodes import KnownNode
-from loopd.protocol.subjects import HeardSubject, Subject
+from loopd.protocol.quantity import Quantity
+from loopd.protocol.subjects import HeardSubject, Subject, SubjectKind
 from loopd.signals.rules import SignalConfiguration
 
 
@@ -103,4 +104,78 @@ class Events(Protocol):
 
     def append(self, tx: Tx, kind: EventKind, subject: str, data: Mapping[str, Any]) -> int:
         """Record what happened to an id in the transaction in which it happens."""
+        ...
+
+
+class OfferedRecord(Protocol):
+    """A record that can be had: what is left of the whole, and the document it was registered with."""
+
+    @property
+    def subject_id(self) -> str: ...
+
+    @property
+    def kind(self) -> SubjectKind: ...
+
+    @property
+    def category(self) -> str: ...
+
+    @property
+    def left(self) -> Quantity: ...
+
+    @property
+    def whole(self) -> Quantity: ...
+
+    @property
+    def location(self) -> Location | None: ...
+
+    @property
+    def expires_ms(self) -> int | None: ...
+
+    @property
+    def document(self) -> bytes: ...
+
+
+class OwnSupply(Protocol):
+    """What the registry has to offer."""
+
+    def find(self, source: RowSource, subject_id: str, now_ms: int) -> OfferedRecord | None:
+        """The record of an id, if it can be had now."""
+        ...
+
+    def of_category(
+        self, source: RowSource, kind: SubjectKind, category: str, least: Quantity, now_ms: int, limit: int
+    ) -> Sequence[OfferedRecord]:
+        """Records of a category of which so much can be had now, those with the least left first."""
+        ...
+
+
+class HeardSupply(Protocol):
+    """What other nodes announced."""
+
+    def of_category(self, source: RowSource, kind: SubjectKind, category: str, limit: int) -> list[HeardSubject]:
+        """What was heard of a category and can be had, the newest first."""
+        ...
+
+
+class NodePlaces(Protocol):
+    """The nodes that this one knows."""
+
+    def find(self, source: RowSource, node_id: str) -> KnownNode | None:
+        """The node of that id."""
+        ...
+
+
+class Peers(NodePlaces, Protocol):
+    """The same, and which of them are peers."""
+
+    def peers(self, tx: Tx) -> list[KnownNode]:
+        """All nodes in the standing of a peer."""
+        ...
+
+
+class Outbox(Protocol):
+    """Durable requests to other nodes."""
+
+    def enqueue(self, tx: Tx, target: str, path: str, body: bytes, expires_at_ms: int, reference: str) -> None:
+        """Queue a POST of `body` to `path` (from `/api/v1` on) of one known node, until `expires_at_ms`."""
         ...

@@ -6,7 +6,10 @@ from typing import Any
 
 from loopd.protocol.loopcost import LoopCost
 from loopd.protocol.money import amount_json
+from loopd.protocol.timestamps import format_timestamp
 from loopd.routing.atlas import Departure
+from loopd.routing.demand_tables import Match
+from loopd.routing.demands import CATEGORY_KEYS, TYPE, Demand
 from loopd.routing.rules import METRES_PER_KM, Costed
 from loopd.signals.rules import SignalReading, signal_json
 
@@ -56,8 +59,70 @@ def cost_json(cost: LoopCost) -> dict[str, Any]:
 
 def km_json(metres: int) -> Decimal:
     """Whole metres in kilometres, without needless zeros: `355.861`."""
-    return Decimal(format((Decimal(metres) / METRES_PER_KM).normalize(), "f"))
+    return _plain(Decimal(metres) / METRES_PER_KM)
+
+
+def loop_demand(demand: Demand, context_url: str) -> dict[str, Any]:
+    """The LoopDemand by which a peer is told: flow metadata, and nothing of who it is for."""
+    return {
+        "@context": context_url,
+        "@type": TYPE,
+        "schema_version": "0.2.0",
+        "id": demand.demand_id,
+        "node": demand.node_id,
+        **_wish_json(demand),
+        "status": demand.state.value,
+        "version": demand.version,
+        "issued_at": format_timestamp(demand.issued_at_ms),
+        "valid_until": format_timestamp(demand.valid_until_ms),
+    }
+
+
+def demand_json(demand: Demand, now_ms: int, matches: Sequence[Match] | None = None) -> dict[str, Any]:
+    """A demand as this node lists it, with what fits it where that is asked for."""
+    shown: dict[str, Any] = {
+        "id": demand.demand_id,
+        "node": demand.node_id,
+        "verified": demand.verified,
+        **_wish_json(demand),
+        "status": demand.state_at(now_ms).value,
+        "issued_at": format_timestamp(demand.issued_at_ms),
+        "valid_until": format_timestamp(demand.valid_until_ms),
+    }
+    if demand.wanted_by is not None:
+        shown["wanted_by"] = demand.wanted_by
+    if matches is not None:
+        shown["matches"] = [
+            {
+                "node": match.node_id,
+                match.kind.value: match.subject_id,
+                "available": match.available and (match.ends_ms is None or now_ms < match.ends_ms),
+                "matched_at": format_timestamp(match.matched_at_ms),
+            }
+            for match in matches
+        ]
+    return shown
+
+
+def _wish_json(demand: Demand) -> dict[str, Any]:
+    wish: dict[str, Any] = {
+        CATEGORY_KEYS[demand.kind]: demand.pattern,
+        "quantity": demand.quantity.value,
+        "unit": demand.quantity.unit,
+    }
+    if demand.max_price_minor is not None:
+        wish["max_price"] = amount_json(demand.max_price_minor)
+    if demand.radius_km is not None:
+        wish["radius_km"] = _plain(demand.radius_km)
+    if demand.location is not None:
+        wish["location"] = {"lat": _degrees(demand.location.lat), "lon": _degrees(demand.location.lon)}
+    return wish
 
 
 def _degrees(degrees: float) -> Decimal:
     return Decimal(repr(degrees))
+
+
+def _plain(number: Decimal) -> Decimal:
+    """Without needless zeros, and not in scientific notation."""
+    return Decimal(format(number.normalize(), "f"))

@@ -29,6 +29,7 @@ _PATTERN_EXAMPLES = [
     "OFFER-001", "munich.loop", "a-1.loop", "user:maria@munich.loop", "node:clearing.b@munich.loop", "LC-MUC",
     "12345678", "0123456789", "123456", "7732-18-5", "1310-73-2", "15 01 02", "DE", "C11", "C11.05",
     "TXN-2025-05-27-001", "de", "1.20.300", "by_hand", "https://munich.example/api/v1", "0" * 64, "f" * 128,
+    "WNT-0123456789ABCDEF", "plastic-*", "glass-clear",
     "-----BEGIN PUBLIC KEY-----\nAA\n-----END PUBLIC KEY-----",
 ]  # fmt: skip
 _TEXTS = ["", "x", "Munich", "Größe", "a/b~c", "15 kg", "\u00a0", "ü" * 80, "😀 surplus"]

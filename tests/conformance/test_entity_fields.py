@@ -21,6 +21,7 @@ NAMED_SUBJECT = {
     **{entity: ["material_id", "product_id"] for entity in ("Offer", "Match", "Transfer")},
     **{entity: ["material", "product"] for entity in ("MaterialTransaction", "Settlement")},
     **{entity: ["material", "product"] for entity in ("MaterialAnnouncement", "MaterialOffer", "BidStatus")},
+    "LoopDemand": ["category", "product_category"],
 }
 # Between nodes that know products, `product` may stand for `material`; a settled sale names its accounts.
 ADDED = {
@@ -35,6 +36,7 @@ OWN_FILES = (
     "bid-status",
     "mirror-update",
     "status-request",
+    "loop-demand",
     "key-rotation",
     "key-revocation",
     "product-status",

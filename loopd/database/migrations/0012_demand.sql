@@ -45,8 +45,8 @@ CREATE TABLE demand (
     dimension TEXT NOT NULL,
     base_quantity TEXT NOT NULL CHECK (length(base_quantity) = 32),
     max_price_minor INTEGER CHECK (max_price_minor >= 0),
-    -- Whole metres around the place; NULL is everywhere.
-    radius_m INTEGER,
+    -- Around the place; NULL is everywhere. Exact decimal text.
+    radius_km TEXT,
     lat REAL,
     lon REAL,
     -- Between these latitudes lies all that the radius reaches.
@@ -61,9 +61,13 @@ CREATE TABLE demand (
     change_number INTEGER UNIQUE,
     UNIQUE (node, demand_id),
     CHECK (own = (change_number IS NOT NULL)),
-    CHECK (radius_m IS NULL OR lat IS NOT NULL)
+    CHECK ((lat IS NULL) = (lon IS NULL)),
+    CHECK (radius_km IS NULL OR lat IS NOT NULL)
 ) STRICT;
 CREATE INDEX demand_open ON demand (kind, pattern, dimension, number) WHERE state = 'open';
+-- The same questions the other way round: what can be had of a category, here and as it was heard.
+CREATE INDEX record_offered ON record (kind, category, dimension, left_base_quantity) WHERE state = 'available';
+CREATE INDEX heard_offered ON heard (subject_kind, category, heard_number) WHERE available = 1;
 CREATE INDEX demand_by_end ON demand (valid_until_ms) WHERE state = 'open';
 CREATE INDEX demand_closed ON demand (changed_at_ms) WHERE state <> 'open';
 CREATE INDEX demand_by_owner ON demand (own, number);

@@ -16,6 +16,7 @@ TRANSITIONS = {
         "pending-disputed", "confirmed-disputed", "in_transit-disputed", "delivered-disputed",
     },
     "MaterialOffer": {"live-selected", "live-declined", "live-replaced", "live-withdrawn", "live-expired"},
+    "LoopDemand": {"open-fulfilled", "open-withdrawn", "open-expired"},
 }  # fmt: skip
 TERMINAL = {
     "Offer": {"withdrawn"},
@@ -24,6 +25,7 @@ TERMINAL = {
     "MaterialStatusUpdate": {"withdrawn"},
     "Transaction": {"completed", "cancelled", "disputed"},
     "MaterialOffer": {"selected", "declined", "replaced", "withdrawn", "expired"},
+    "LoopDemand": {"fulfilled", "withdrawn", "expired"},
 }
 
 each_lifecycle = pytest.mark.parametrize("lifecycle", LIFECYCLES, ids=lambda lifecycle: lifecycle.entity)

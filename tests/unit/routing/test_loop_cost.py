@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from loopd.protocol.errors import Refusal
-from loopd.protocol.subjects import SubjectState
-from tests.exchange_support import DAY_MS, GRAIN, MUNICH, VIENNA, Home, grain, heard_grain, reason_of
+from tests.exchange_support import DAY_MS, GRAIN, MUNICH, VIENNA, Home, heard_grain, reason_of
 from tests.routing_support import RoutingNode, routing_node
 
 
@@ -91,8 +90,8 @@ async def test_signals_that_have_expired_are_used_and_marked(munich: RoutingNode
 
 
 async def test_a_record_says_what_it_is_and_where(munich: RoutingNode) -> None:
-    munich.records.add(grain(state=SubjectState.RESERVED))
-    answer = await munich.cost(base_price=60, material=GRAIN, destination="vienna.loop")
+    material = await munich.register(location={"lat": 48.1351, "lon": 11.582})
+    answer = await munich.cost(base_price=60, material=material, destination="vienna.loop")
     assert (answer["category"], answer["origin"]["node"]) == ("organic-food", "munich.loop")
     assert answer["origin"]["location"] == {"lat": Decimal("48.14"), "lon": Decimal("11.58")}
 
@@ -101,7 +100,7 @@ async def test_what_was_heard_comes_here(tmp_path: Path) -> None:
     home = Home("vienna.loop", VIENNA)
     async with routing_node(tmp_path, home, {"organic-food": Decimal("0.20")}) as vienna:
         await vienna.know("munich.loop", organic_food=0.40)
-        vienna.heard.subjects[GRAIN] = heard_grain()
+        await vienna.hear(heard_grain())
         answer = await vienna.cost(base_price=60, material=GRAIN, distance_km=400)
         assert costs(answer) == [("vienna.loop", Decimal(104))]
         assert answer["origin"]["node"] == "munich.loop"
