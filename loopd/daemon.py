@@ -5,6 +5,7 @@ import importlib
 import random
 import secrets
 import signal
+import ssl
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -46,6 +47,7 @@ from loopd.api.token_admin import TokenRoutes
 from loopd.api.tokens import TokenStore
 from loopd.api.votes import VoteRoutes
 from loopd.api.wanted import WantedRoutes
+from loopd.api.webhooks import WebhookRoutes
 from loopd.audit.service import AuditLog
 from loopd.catalogue.search import Search
 from loopd.catalogue.service import Catalogue
@@ -54,9 +56,12 @@ from loopd.database.database import Database
 from loopd.database.writer import Tx
 from loopd.directory import NodeDirectory
 from loopd.events import tables as event_tables
+from loopd.events.deliveries import Deliveries, Surroundings
 from loopd.events.feed import EventFeed
 from loopd.events.pruning import EventPruning
 from loopd.events.service import EventKind, EventLog
+from loopd.events.webhook_rules import Patience
+from loopd.events.webhooks import Webhooks
 from loopd.exchange.mirror_keeper import MirrorKeeper
 from loopd.exchange.mirror_rules import UPDATE_TYPE
 from loopd.exchange.mirror_telling import MirrorTelling
@@ -143,6 +148,7 @@ class Node:
         identity: Identity,
         database: Database,
         client: PeerClient,
+        webhook_client: PeerClient,
     ) -> None:
         self._settings = settings
         self._identity = identity
@@ -153,6 +159,9 @@ class Node:
         self._feed = EventFeed(event_tables.newest_id(database.points))
         self._events = EventLog(self._clock, self._feed.committed)
         self._event_pruning = EventPruning(self._events, database)
+        self._deliveries = self._make_deliveries(webhook_client, audit)
+        self._feed.watch(self._deliveries.happened)
+        self._webhooks = Webhooks(audit, self._clock, self._deliveries.changed, plain_http=settings.daemon.development)
         self._federation = Federation(
             identity,
             settings.federation,
@@ -241,6 +250,7 @@ class Node:
     async def start(self, public: App) -> None:
         """Begin to probe, send and renew, and to open and close votes. What comes over links, `public` answers."""
         self._event_pruning.start()
+        self._deliveries.start()
         await self._voting_time.start()
         self._mirror_keeper.start()
         self._wanted_time.start()
@@ -266,6 +276,7 @@ class Node:
         await self._signal_fetcher.stop()
         await self._event_pruning.stop()
         await self._mirror_keeper.stop()
+        await self._deliveries.stop()
         await self._federation.stop()
         await self._tokens.close()
 
@@ -302,6 +313,7 @@ class Node:
             StatusUpdateRoutes(SubjectKind.PRODUCT, self._registry, database, write, release_nothing),
             EventRoutes(self._events, self._feed, database, clock),
             SearchRoutes(self._search, self._identity.location),
+            WebhookRoutes(self._webhooks, self._deliveries, database),
             SignalRoutes(self._signals, database),
             VoteRoutes(self._voting, database, write),
             FederationRoutes(self._identity, self._federation, database, clock),
@@ -337,6 +349,22 @@ class Node:
             self._database,
             self._node_requests.accept_once,
             self._federation.misbehaviour.refused,
+        )
+
+    def _make_deliveries(self, client: PeerClient, audit: AuditLog) -> Deliveries:
+        settings = self._settings.webhooks
+        patience = Patience(round(settings.first_retry_s * 1000), settings.give_up_after_s * 1000)
+        return Deliveries(
+            Surroundings(
+                self._identity.node_id,
+                self._database,
+                self._events,
+                audit,
+                client,
+                self._clock,
+                random.SystemRandom(),
+                patience,
+            )
         )
 
     # What the API shows of the node
@@ -450,10 +478,13 @@ async def serve(directory: NodeDirectory, settings: Settings) -> None:
             await Database.open(directory.database_file, settings.database, SystemClock())
         )
         guard = DialGuard(settings.federation.allowed_networks, settings.daemon.development)
-        client = PeerClient(guard, tls.client_context(settings.tls.ca_file), SystemClock())
+        trusted = tls.client_context(settings.tls.ca_file)
+        client = PeerClient(guard, trusted, SystemClock())
         stack.push_async_callback(client.close)
+        webhook_client = _webhook_client(settings, trusted)
+        stack.push_async_callback(webhook_client.close)
         await own_key.finish(directory, identity, database, SystemClock().now_ms())
-        node = Node(directory, settings, identity, database, client)
+        node = Node(directory, settings, identity, database, client, webhook_client)
         await node.prepare()
         public, admin = node.apps()
         host, port = await _listen(directory, settings, public, admin)
@@ -469,6 +500,13 @@ async def serve(directory: NodeDirectory, settings: Settings) -> None:
         await node.part()
         await asyncio.gather(*(app.close(settings.daemon.shutdown_timeout_s) for app in (public, admin)))
     log.info("stopped", node=identity.node_id)
+
+
+def _webhook_client(settings: Settings, trusted: ssl.SSLContext) -> PeerClient:
+    """Calls webhooks' endpoints, in networks of their own: what is opened to nodes is not opened to these."""
+    development = settings.daemon.development
+    guard = DialGuard(settings.webhooks.allowed_networks, development)
+    return PeerClient(guard, trusted, SystemClock(), plain_http=development)
 
 
 async def _listen(directory: NodeDirectory, settings: Settings, public: App, admin: App) -> tuple[str, int]:

@@ -74,10 +74,12 @@ class EventStream:
                 await self._tell("gap", {"reason": "unknown_id", "after": last_id})
                 self._position = self._follower.since
             return
+        gap_told_through = 0
         while self._position < self._follower.since and not self._is_over():
             page = await self._log.after(self._database, self._kinds, self._position, EVENT_STREAM_PAGE)
-            if page.gone_through is not None:
-                await self._tell("gap", {"reason": "forgotten", "after": self._position, "through": page.gone_through})
+            if page.gone_through is not None and page.gone_through > gap_told_through:
+                gap_told_through = page.gone_through
+                await self._tell("gap", {"reason": "forgotten", "after": self._position, "through": gap_told_through})
             events = [event for event in page.events if event.event_id <= self._follower.since]
             complete = len(events) < len(page.events) or len(page.events) < EVENT_STREAM_PAGE
             await self._write(events)

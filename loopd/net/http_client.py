@@ -44,7 +44,7 @@ from loopd.protocol.limits import (
 
 _USER_AGENT = "loopd"
 # What may stand in a request line. Everything else, line breaks above all, has to be percent-encoded by the caller.
-_SENDABLE_URL = re.compile(r"https://[!-~]+", re.ASCII)
+_SENDABLE_URL = re.compile(r"(https|http)://[!-~]+", re.ASCII)
 _WINDOW_S = 60.0
 
 
@@ -85,11 +85,17 @@ class PeerClient:
     """
 
     def __init__(
-        self, guard: DialGuard, tls: ssl.SSLContext, clock: Clock, *, resolver: AbstractResolver | None = None
+        self,
+        guard: DialGuard,
+        tls: ssl.SSLContext,
+        clock: Clock,
+        *,
+        resolver: AbstractResolver | None = None,
+        plain_http: bool = False,
     ) -> None:
         """`tls` must demand TLS 1.3, a valid certificate and the right name, else ValueError.
 
-        `resolver` replaces the system's name lookup.
+        `resolver` replaces the system's name lookup. `plain_http`: an http URL can be called too, for development.
         """
         if (
             tls.minimum_version < ssl.TLSVersion.TLSv1_3
@@ -98,6 +104,7 @@ class PeerClient:
         ):
             raise ValueError("a node is called over TLS 1.3, with its certificate and its name checked")
         self._clock = clock
+        self._plain_http = plain_http
         self._trusted = _session(guard.connector(tls, trusted=True, resolver=resolver))
         self._untrusted = _session(guard.connector(tls, trusted=False, resolver=resolver))
         # Apart from the others, so that a connection that is kept takes no place of one that is soon free again.
@@ -122,7 +129,7 @@ class PeerClient:
         `url` is sent as it stands: a signed path is not re-encoded. `trusted`: the operator named this endpoint, so
         its address is not checked. `timeout_s` bounds everything, from the name lookup to the last byte.
         """
-        target = _callable_url(url)
+        target = _callable_url(url, plain_http=self._plain_http)
         session = self._trusted if trusted else self._untrusted
         started_s = self._clock.monotonic_s()
         try:
@@ -150,7 +157,7 @@ class PeerClient:
         `timeout_s` bounds the opening alone. A longer message than `message_max_bytes` ends the connection, and so
         does half of `heartbeat_s` without an answer, after as long without a word. Whoever called closes it.
         """
-        target = _callable_url(url)
+        target = _callable_url(url, plain_http=self._plain_http)
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._lasting[trusted].ws_connect(
@@ -189,10 +196,11 @@ def _session(connector: TCPConnector) -> ClientSession:
     )
 
 
-def _callable_url(text: str) -> URL:
+def _callable_url(text: str, *, plain_http: bool) -> URL:
     """The URL as it will be sent. DialError where it is none, or one that nobody writes honestly."""
     url = None
-    if _SENDABLE_URL.fullmatch(text):
+    sendable = _SENDABLE_URL.fullmatch(text)
+    if sendable is not None and (plain_http or sendable[1] == "https"):
         try:
             url = URL(text, encoded=True)
             (url.raw_host or ".").encode("idna")  # a name that TLS could not ask for

@@ -246,6 +246,18 @@ EVENT_STREAM_HEARTBEAT_S = 15.0
 EVENT_STREAM_MAX_S = 3_600.0
 # Events read from the log, or sent, at once.
 EVENT_STREAM_PAGE = 200
+# Webhooks: how many there may be (409), and how long their address may be (400).
+WEBHOOKS_MAX = 50
+WEBHOOK_URL_MAX_CHARACTERS = 2_000
+# One delivery: the whole of it, and what is read of the answer; beyond, it has failed.
+WEBHOOK_TIMEOUT_S = 10.0
+WEBHOOK_ANSWER_MAX_BYTES = 64 * 1024
+# The longest wait between two attempts of a delivery.
+WEBHOOK_RETRY_MAX_MS = 3_600_000
+# Events of one webhook that are read from the log at once.
+WEBHOOK_PAGE = 50
+# How long messages are signed with the former secret too, after a new one was given.
+WEBHOOK_FORMER_SECRET_MS = 24 * 3600 * 1000
 
 # The ledger. The largest single amount: its hundredths are exact in a double, which the signed form (RFC 8785) writes
 # numbers as. Beyond: 400.

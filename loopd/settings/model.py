@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from loopd.api.settings import ApiSettings
 from loopd.database.settings import DatabaseSettings
+from loopd.events.settings import WebhookSettings
 from loopd.federation.settings import FederationSettings
 from loopd.observe.settings import LogSettings
 from loopd.protocol.ids import NODE_ID_MAX_CHARACTERS
@@ -144,6 +145,7 @@ class Settings(RoomSettings):
     tls: TlsSettings = Field(default_factory=TlsSettings)
     federation: FederationSettings = Field(default_factory=FederationSettings)
     signals: SignalsSettings = Field(default_factory=SignalsSettings)
+    webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
     database: DatabaseSettings = Field(default_factory=DatabaseSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     daemon: DaemonSettings = Field(default_factory=DaemonSettings)

@@ -63,7 +63,7 @@ async def _served_routes() -> tuple[Route, ...]:
         async with await Database.create(path, settings.database, clock) as database:
             client = PeerClient(DialGuard((), open_all=False), tls.client_context(), clock)
             try:
-                _, admin = Node(NodeDirectory(Path(directory)), settings, identity, database, client).apps()
+                _, admin = Node(NodeDirectory(Path(directory)), settings, identity, database, client, client).apps()
                 return admin.routes
             finally:
                 await client.close()

@@ -67,7 +67,7 @@ async def running(directory: Path) -> AsyncIterator[Running]:
         ClientSession() as session,
     ):
         client = cast(PeerClient, NetworkClient(Network(), "munich.loop"))
-        node = Node(NodeDirectory(directory), settings, identity, database, client)
+        node = Node(NodeDirectory(directory), settings, identity, database, client, client)
         found = Running(node, database, session)
         store = TokenStore(database, clock)
         token = await database.write(lambda tx: store.create(tx, ["admin"], 3600, clock.now_ms()))
