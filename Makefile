@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-browser lint typecheck contracts unit sim-health net bench bench-short sim sim-short lock generate install clean
+.PHONY: help setup run test test-browser lint typecheck contracts unit sim-health net bench bench-search bench-short sim sim-short lock generate install clean
 
 help: ## what can be made here
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,8 +54,12 @@ net: setup ## 30 real nodes on this machine, as a chain and as a mesh, and what 
 bench: setup ## measure the node beside its bare parts, into docs/performance.md (a minute and a half)
 	$(BIN)/python -m bench --write docs/performance.md
 
-bench-short: setup ## the same, roughly, in twenty seconds
+bench-search: setup ## searches among 10,000 to 1,000,000 materials, into docs/performance.md (ten minutes)
+	$(BIN)/python -m bench.search --write docs/performance.md
+
+bench-short: setup ## the same, roughly, in half a minute
 	$(BIN)/python -m bench --seconds 1
+	$(BIN)/python -m bench.search --searches 50 --rows 10000
 
 SEEDS ?= 2000
 sim: setup ## the engine in simulated federations: SEEDS seeds of each kind, failing ones are kept (long)

@@ -13,8 +13,7 @@ from pathlib import Path
 from bench.rows import Result
 from loopd import __version__
 
-BEGIN = "<!-- bench:begin -->"
-END = "<!-- bench:end -->"
+MARK = "bench"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +65,14 @@ def as_markdown(circumstances: Setting, results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def write_into(document: Path, text: str) -> None:
-    """Replace what stands between the two marks. ValueError where the document lacks them."""
-    before, found_begin, rest = document.read_text().partition(BEGIN)
-    _, found_end, after = rest.partition(END)
+def write_into(document: Path, text: str, mark: str = MARK) -> None:
+    """Replace what stands between the two comments of a mark. ValueError where the document lacks them."""
+    begin, end = f"<!-- {mark}:begin -->", f"<!-- {mark}:end -->"
+    before, found_begin, rest = document.read_text().partition(begin)
+    _, found_end, after = rest.partition(end)
     if not found_begin or not found_end:
-        raise ValueError(f"{document} has no place for the table: {BEGIN} ... {END}")
-    document.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+        raise ValueError(f"{document} has no place for the table: {begin} ... {end}")
+    document.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 def _cells(result: Result) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from loopd.catalogue.cursor import Position
-from loopd.catalogue.matches import Match
+from loopd.catalogue.matches import Match, in_order
 from loopd.catalogue.query import SearchQuery
 from loopd.catalogue.sphere import cap_around, direction_of
 from loopd.protocol.geo import Location
@@ -62,27 +62,28 @@ class Selection:
             self._where("search_text MATCH :words", words=" AND ".join(f'"{word}"*' for word in query.words))
         self._narrow(query)
 
-    async def count(self, reader: Reader) -> Counted:
-        """How many there are."""
-        row = await reader.one(
-            f"SELECT count(*) AS total, {_NUMBERED_LAST} AS snapshot FROM {self._source} WHERE {self._all()}",
-            self._values,
-        )
-        return Counted(0, 0) if row is None else Counted(row["total"], row["snapshot"])
-
-    async def page(self, reader: Reader, after: Position | None, limit: int) -> list[Match]:
-        """The first `limit` of them in order, or those after a position."""
-        condition, values = self._all(), {**self._values, "limit": limit}
-        if after is not None:
-            values |= {"after_number": after.number, "after_chord": after.chord}
-            condition += (
-                f" AND ({self._key}, e.number) > (:after_chord, :after_number)"
-                if self._nearest
-                else " AND e.number < :after_number"
-            )
-        order = "chord, e.number" if self._nearest else "e.number DESC"
+    async def first_page(self, reader: Reader, limit: int) -> tuple[Counted, list[Match]]:
+        """How many there are, and the first `limit` of them in order."""
+        order = "chord, number" if self._nearest else "number DESC"
+        # Gone through once, for the count and for the order.
         rows = await reader.all(
-            f"SELECT {self._columns} FROM {self._source} WHERE {condition} ORDER BY {order} LIMIT :limit", values
+            f"WITH hit AS MATERIALIZED (SELECT e.number, {self._key} AS chord FROM {self._source} WHERE {self._all()})"
+            f" SELECT {_ENTRY}, top.chord, (SELECT count(*) FROM hit) AS total, {_NUMBERED_LAST} AS snapshot"
+            f" FROM (SELECT number, chord FROM hit ORDER BY {order} LIMIT :limit) top"
+            f" CROSS JOIN search_entry e ON e.number = top.number",
+            {**self._values, "limit": limit},
+        )
+        counted = Counted(rows[0]["total"], rows[0]["snapshot"]) if rows else Counted(0, 0)
+        return counted, in_order(map(match_of, rows), None, nearest=self._nearest)
+
+    async def page_after(self, reader: Reader, position: Position, limit: int) -> list[Match]:
+        """The first `limit` of them that come after a position."""
+        later, order = "e.number < :after_number", "e.number DESC"
+        if self._nearest:
+            later, order = f"({self._key}, e.number) > (:after_chord, :after_number)", "chord, e.number"
+        rows = await reader.all(
+            f"SELECT {self._columns} FROM {self._source} WHERE {self._all()} AND {later} ORDER BY {order} LIMIT :limit",
+            {**self._values, "after_chord": position.chord, "after_number": position.number, "limit": limit},
         )
         return [match_of(row) for row in rows]
 

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from loopd.catalogue import finding
 from loopd.catalogue.cursor import Cursor, Position
@@ -26,6 +26,9 @@ from loopd.protocol.subjects import SubjectState
 from loopd.protocol.timestamps import format_timestamp
 from loopd.registry.service import Registry
 from loopd.registry.tables import Reader, Record
+
+# Where a first page begins.
+_BEFORE_ALL: Final = Position(0.0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +98,11 @@ class Search:
             raise Invalid("too_many_matches", message)
         after = None if cursor is None else cursor.after
         # Thousands may have to be reckoned, and others wait for the loop.
-        within = await asyncio.to_thread(_reckon, rows, query, max_cost_minor, way)
+        total, matches = await asyncio.to_thread(_reckon, rows, query, max_cost_minor, way, after)
         if cursor is None:
-            cursor = Cursor(
-                await finding.last_number(reader), len(within), await selection.without_price(reader), Position(0.0, 0)
-            )
-        return cursor, in_order(within, after, nearest=query.near is not None)
+            omitted = await selection.without_price(reader)
+            cursor = Cursor(await finding.last_number(reader), total, omitted, _BEFORE_ALL)
+        return cursor, matches
 
     def _way(self, query: SearchQuery, source: RowSource) -> Way | None:
         """The way to the destination; None where that is this node."""
@@ -144,17 +146,18 @@ async def _matches(
     reader: Reader, selection: Selection, query: SearchQuery, cursor: Cursor | None
 ) -> tuple[Cursor, Sequence[Match]]:
     """What a page needs of all that match, and one more if there is one."""
-    after = None if cursor is None else cursor.after
-    if cursor is None:
-        counted = await selection.count(reader)
-        cursor = Cursor(counted.snapshot, counted.total, 0, Position(0.0, 0))
-        if counted.total == 0:
-            return cursor, []
-    return cursor, await selection.page(reader, after, query.limit + 1)
+    if cursor is not None:
+        return cursor, await selection.page_after(reader, cursor.after, query.limit + 1)
+    counted, matches = await selection.first_page(reader, query.limit + 1)
+    return Cursor(counted.snapshot, counted.total, 0, _BEFORE_ALL), matches
 
 
-def _reckon(rows: Sequence[sqlite3.Row], query: SearchQuery, max_cost_minor: int, way: Way | None) -> list[Match]:
-    return within_cost((with_cost(finding.match_of(row), query.kind, way) for row in rows), max_cost_minor)
+def _reckon(
+    rows: Sequence[sqlite3.Row], query: SearchQuery, max_cost_minor: int, way: Way | None, after: Position | None
+) -> tuple[int, list[Match]]:
+    """How many of the rows cost no more than the bound, and those of them after a position, in order."""
+    within = within_cost((with_cost(finding.match_of(row), query.kind, way) for row in rows), max_cost_minor)
+    return len(within), in_order(within, after, nearest=query.near is not None)
 
 
 def _announced(row: sqlite3.Row, query: SearchQuery) -> dict[str, Any]:

@@ -48,7 +48,7 @@ CREATE VIRTUAL TABLE search_place USING rtree (
 
 -- The words of a record: what it is called, who made it, what is noted of it.
 CREATE VIRTUAL TABLE search_text USING fts5 (
-    name, manufacturer, notes, tokenize = 'unicode61 remove_diacritics 2', prefix = '2 3'
+    name, manufacturer, notes, tokenize = 'unicode61 remove_diacritics 2'
 );
 
 -- Whoever changes a record changes what is found of it. What is withdrawn has ended before all time, and goes as that.
