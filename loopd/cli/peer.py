@@ -15,6 +15,8 @@ _COLUMNS = (
     "id",
     "status",
     "health",
+    "why",
+    "suspected_by",
     "conduct",
     "score",
     "round_trip_ms",

@@ -4,7 +4,7 @@ What a peer introduces is believed until a handshake or the operator says otherw
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -106,6 +106,11 @@ class Introductions:
                 raise
             entries = list(registry.entries.values())
         return await asyncio.to_thread(_listed, entries)
+
+    def last_listed_by(self, peer_id: str) -> Collection[str]:
+        """The ids in a peer's registry as it was read last."""
+        registry = self._registries.get(peer_id)
+        return () if registry is None else registry.entries.keys()
 
     def keys_of(self, node_id: str) -> set[bytes]:
         """The keys under which the registries that were read last list a node: more than one, and somebody lies."""

@@ -31,20 +31,23 @@ from loopd.gossip.errors import ProtocolError
 from loopd.gossip.flood import Reason, Route
 from loopd.gossip.frames import (
     Ack,
+    Alive,
     Copy,
     Deferred,
     Done,
     Frame,
     Have,
+    Nack,
     Ping,
+    PingRequest,
     Reconcile,
     ReconcileTtls,
     Request,
     Response,
+    Suspect,
     Want,
 )
 from loopd.gossip.offering import LogEntry, Progress
-from loopd.gossip.reputation import Conduct
 from loopd.gossip.spread import Effects, Spread, Upgrade, Verdict
 from loopd.net.link import Link, LinkEnded
 from loopd.protocol.errors import Refusal
@@ -86,6 +89,8 @@ class LinkSurroundings:
     requests_settled: Callable[[str], Awaitable[None]]
     carry_out: Callable[[Effects], None]
     misbehaviour: Misbehaviour
+    # Told of each frame about health.
+    health: Callable[[str, Frame], None]
 
     def now_ms(self) -> int:
         """The time of links: it only rises."""
@@ -202,8 +207,8 @@ class LinkPump:
                 self._progressed(around.spread.received_deferred(self.peer, frame))
             case Want():
                 self.link.send(around.spread.received_want(self.peer, frame))
-            case Ping():
-                self.link.send([Ack(frame.number, 0)])
+            case Ping() | Ack() | PingRequest() | Nack() | Suspect() | Alive():
+                around.health(self.peer, frame)
             case Reconcile() | ReconcileTtls() if self.repair is not None:
                 self.repair.received(frame)
             case Request() if self.requests is not None:
@@ -227,8 +232,6 @@ class LinkPump:
             upgrades = [inbox.upgrades.popleft() for _ in range(min(len(inbox.upgrades), LINK_COPIES_AT_ONCE))]
             await self._take(frames, upgrades)
             self.link.finished(frames)
-            if self._around.misbehaviour.conduct(self.peer) is Conduct.BANNED:
-                self.link.end("banned")
         while inbox.upgrades:
             # Others may bring what this one offered.
             self._report(_put_off_upgrade(inbox.upgrades.popleft(), "link_ended", 1))

@@ -65,7 +65,10 @@ class _Dialling:
 
 
 class Links:
-    """Makes links, takes them, and keeps them busy. `changed` is told of a node whose link came up or went down."""
+    """Makes links, takes them, and keeps them busy.
+
+    `changed` is told of a node whose link came up or went down, `health` of each frame about health.
+    """
 
     def __init__(
         self,
@@ -80,6 +83,7 @@ class Links:
         may_offer: Callable[[KnownNode], bool],
         requests_settled: Callable[[str], Awaitable[None]],
         changed: Callable[[str], None],
+        health: Callable[[str, Frame], None],
     ) -> None:
         self._identity = identity
         self._settings = settings
@@ -101,6 +105,7 @@ class Links:
             requests_settled,
             self._carry_out,
             misbehaviour,
+            health,
         )
         self._items = HeldItems(database, clock)
         self._pace = Pace(clock)
@@ -155,6 +160,16 @@ class Links:
         """Whether the log goes to this node over a link now."""
         pump = self._running.get(node_id)
         return pump is not None and pump.link.is_open
+
+    def send(self, node_id: str, frame: Frame) -> None:
+        """Send a frame over the link to a node, if there is one."""
+        pump = self._running.get(node_id)
+        if pump is not None:
+            pump.link.send([frame])
+
+    def round_trip(self, node_id: str, round_trip_ms: int) -> None:
+        """A round trip was measured over the link to a node: what is asked for is waited for accordingly."""
+        self._spread.round_trip(node_id, round_trip_ms)
 
     def queued(self) -> None:
         """Something was queued for all peers."""
@@ -353,9 +368,7 @@ class Links:
 
     def _send(self, frames: Iterable[tuple[str, Frame]]) -> None:
         for peer, frame in frames:
-            pump = self._running.get(peer)
-            if pump is not None:
-                pump.link.send([frame])
+            self.send(peer, frame)
         self._timer_changed.set()
 
     async def _tick(self) -> None:

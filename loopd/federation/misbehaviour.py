@@ -3,6 +3,7 @@
 Offences cost no write of their own: `flush` writes them together, soon. A crash forgives the last second's.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -24,12 +25,13 @@ REFUSED_COPIES_MAX: Final = 1_000
 
 
 class Misbehaviour:
-    """The reputations of the nodes that this one knows."""
+    """The reputations of the nodes that this one knows. `banned` is told of each from which nothing is taken now."""
 
-    def __init__(self, database: Database, audit: AuditLog, clock: Clock) -> None:
+    def __init__(self, database: Database, audit: AuditLog, clock: Clock, banned: Callable[[str], None]) -> None:
         self._database = database
         self._audit = audit
         self._clock = clock
+        self._banned = banned
         # Of those who sent something since the start; nodes are bounded, so this is.
         self._known: dict[str, Reputation] = {}
         # What is not written yet: nodes with the reason that moved them last, and refused copies.
@@ -67,6 +69,8 @@ class Misbehaviour:
         self._unwritten[node_id] = reason
         if after.conduct is not before.conduct:
             log.warning("peer_conduct", peer=node_id, conduct=after.conduct.value, was=before.conduct.value)
+            if after.conduct is Conduct.BANNED:
+                self._banned(node_id)
 
     async def flush(self) -> None:
         """Write down what is not written yet."""

@@ -6,6 +6,7 @@ from loopd.crypto.keys import PublicKey
 from loopd.federation import nodes
 from loopd.federation.nodes import AddedBy
 from loopd.gossip.health import PeerHealth
+from loopd.gossip.membership import PeerStatus, Why
 from loopd.gossip.reputation import Reputation
 from loopd.protocol.timestamps import format_timestamp
 
@@ -13,13 +14,14 @@ from loopd.protocol.timestamps import format_timestamp
 def show_peer(
     record: nodes.NodeRecord,
     health: PeerHealth | None,
-    round_trip_ms: int | None,
+    watched: PeerStatus | None,
+    why: Why | None,
     reputation: Reputation,
     *,
     linked: bool,
     waiting: int,
 ) -> dict[str, Any]:
-    """A node that stands in some way; `waiting`: how much waits to be sent to it."""
+    """A node that stands in some way. `why`: what was observed of it last; `waiting`: how much waits for it."""
     node = record.known
     return {
         "id": node.node_id,
@@ -32,7 +34,9 @@ def show_peer(
         "features": sorted(node.features),
         "location": None if node.location is None else {"lat": node.location.lat, "lon": node.location.lon},
         "health": None if health is None else health.state.value,
-        "round_trip_ms": round_trip_ms,
+        "why": None if why is None else why.value,
+        "suspected_by": [] if watched is None else sorted(watched.suspected_by),
+        "round_trip_ms": None if watched is None else watched.round_trip_ms,
         "last_success": _moment(None if health is None else health.last_success_ms),
         "last_failure": _moment(None if health is None else health.last_failure_ms),
         "next_attempt": _moment(None if health is None else health.next_attempt_at_ms),
@@ -56,6 +60,8 @@ def show_claim(claim: nodes.HandshakeClaim) -> dict[str, Any]:
         "features": sorted(claim.features),
         "location": None,
         "health": None,
+        "why": None,
+        "suspected_by": [],
         "round_trip_ms": None,
         "last_success": None,
         "last_failure": None,

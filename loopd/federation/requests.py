@@ -27,6 +27,9 @@ LD_JSON = "application/ld+json"
 # What is kept and shown of the word in which another node refuses.
 REASON_MAX_CHARACTERS = 64
 
+# The patience with a node that asks for some and does not say for how long.
+RETRY_AFTER_UNKNOWN_MS = 5_000
+
 # A registry of nodes may be longer than a document: 10,000 entries of some 400 bytes.
 REGISTRY_MAX_BYTES = 4 * 1024 * 1024
 
@@ -66,6 +69,12 @@ def refusal_reason(answer: PeerAnswer) -> str:
     except (Refusal, KeyError, TypeError, AttributeError):
         return ""
     return found[:REASON_MAX_CHARACTERS] if isinstance(found, str) and found.isprintable() else ""
+
+
+def retry_after_ms(answer: PeerAnswer) -> int:
+    """How long an answer asks for patience, as far as it says so in seconds."""
+    text = answer.headers.get("Retry-After", "")
+    return int(text) * 1000 if text.isascii() and text.isdigit() and len(text) <= 6 else RETRY_AFTER_UNKNOWN_MS
 
 
 class NodeRequests:

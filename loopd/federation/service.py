@@ -26,15 +26,17 @@ from loopd.federation.keeper import Company, Keeper
 from loopd.federation.link_requests import Serve
 from loopd.federation.links import Links
 from loopd.federation.misbehaviour import Misbehaviour
+from loopd.federation.node_cards import NodeCards
 from loopd.federation.nodes import AddedBy, Admission
 from loopd.federation.outbox import Outbox
 from loopd.federation.peer_view import show_claim, show_peer
 from loopd.federation.requests import Destination, NodeRequests
 from loopd.federation.rotation import KeyStatements
 from loopd.federation.settings import FederationSettings
+from loopd.federation.watch import Reach, Watch
 from loopd.federation.worker import RequestAnswered, Surroundings, flood_route
 from loopd.federation.workers import Workers
-from loopd.gossip.health import PeerHealth, Timing
+from loopd.gossip.health import Event, PeerHealth, Timing
 from loopd.gossip.reputation import Conduct
 from loopd.identity import Identity
 from loopd.net.http_client import CallbackGate, PeerClient
@@ -122,7 +124,7 @@ class Federation:
         self.handshakes = Handshakes(
             identity, settings, self.requests, gate, audit, clock, self._admitted, keeps_places=learns
         )
-        self.misbehaviour = Misbehaviour(database, audit, clock)
+        self.misbehaviour = Misbehaviour(database, audit, clock, lambda node_id: self.links.end(node_id, "banned"))
         self.flooding = Flooding(
             identity,
             settings,
@@ -147,7 +149,21 @@ class Federation:
             flood_route,
             lambda node: not self.key_statements.untold(node),
             self._floods_settled,
-            self.workers.wake,
+            self._link_changed,
+            lambda node_id, frame: self.watch.received(node_id, frame),
+        )
+        preset = settings.preset(development=development)
+        self._timing = Timing(probe_interval_ms=preset.interval_ms)
+        self.watch = Watch(
+            identity.node_id,
+            preset,
+            self._timing,
+            database,
+            self.introductions,
+            NodeCards(database, self.requests, clock),
+            clock,
+            randomness,
+            Reach(self.links.carries, self.links.send, self.links.round_trip, self._observed),
         )
         self.keeper = Keeper(
             identity,
@@ -190,6 +206,7 @@ class Federation:
         )
         self.workers.start(self._surroundings(modules), [row["node_id"] for row in rows])
         self._housekeeper = asyncio.create_task(self._keep_house(), name="federation-housekeeping")
+        self.watch.start()
         self.links.start(modules.serve_request)
         self.keeper.start()
 
@@ -200,6 +217,7 @@ class Federation:
         if self._housekeeper is not None:
             self._housekeeper.cancel()
             await asyncio.gather(self._housekeeper, return_exceptions=True)
+        await self.watch.stop()
         await self.workers.stop()
         self._modules = None
 
@@ -210,7 +228,8 @@ class Federation:
             self.requests,
             self._events,
             self._clock,
-            Timing(probe_interval_ms=int(self._settings.probe_interval_s * 1000)),
+            self._timing,
+            self.watch,
             modules.request_answered,
             self._contacted,
             self._shake_owed,
@@ -275,6 +294,15 @@ class Federation:
         if worker is not None:
             await worker.floods_settled()
 
+    def _link_changed(self, node_id: str) -> None:
+        self.watch.link_changed(node_id)
+        self.workers.wake(node_id)
+
+    def _observed(self, node_id: str, event: Event) -> None:
+        worker = self.workers.find(node_id)
+        if worker is not None:
+            worker.observed(event)
+
     def _admitted(self, node_id: str) -> None:
         # Who shakes hands anew may have lost what it had: everything is offered once more, from the start.
         self.links.end(node_id, "new_handshake")
@@ -285,9 +313,7 @@ class Federation:
             self._modules.decided(reason)
 
     async def _contacted_us(self, node_id: str) -> None:
-        worker = self.workers.find(node_id)
-        if worker is not None:
-            await worker.contacted_us()
+        self.watch.contacted_by(node_id)
 
     async def _keep_house(self) -> None:
         while True:
@@ -514,7 +540,8 @@ class Federation:
         return show_peer(
             record,
             None if worker is None else worker.health,
-            None if worker is None else worker.round_trip_ms,
+            self.watch.status(node_id),
+            self.watch.why(node_id),
             self.misbehaviour.of(node_id),
             linked=self.links.carries(node_id),
             waiting=waiting,

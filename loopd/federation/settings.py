@@ -1,10 +1,12 @@
 """The `[federation]` section."""
 
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from loopd.gossip.probing import PRESETS, Preset
 from loopd.gossip.rings import Ring, check_plan
 from loopd.gossip.topology import Band, Mix, Share
 from loopd.room_settings import RoomSettings
@@ -88,11 +90,16 @@ class FederationSettings(RoomSettings):
         description="Whether one lasting connection is kept with each peer that can: what one lacks comes without its "
         "waiting, and most announcements as an id alone. Without one, every copy is a request of its own.",
     )
-    probe_interval_s: float = Field(
-        default=10.0,
-        gt=0.05,
-        le=3600,
-        description="How often a healthy peer is asked whether it is there. Also how late an absence is noticed.",
+    health_preset: Literal["local", "lan", "wan"] = Field(
+        default="wan",
+        description="How patient this node is before it calls a peer unreachable: for peers on one machine, in one "
+        "building, or between cities. Too impatient, and peers that pause count as gone; too patient, and what they "
+        "should have been sent waits. In development mode local, where it is not set.",
+    )
+    probe_interval_s: Annotated[float, Field(gt=0.05, le=3600)] | None = Field(
+        default=None,
+        description="How often a healthy peer is asked whether it is there; also how late an absence is noticed. As "
+        "`health_preset` has it, where it is not set: 1 s local, 2 s lan, 5 s wan.",
     )
     request_timeout_s: float = Field(
         default=10.0,
@@ -166,6 +173,15 @@ class FederationSettings(RoomSettings):
         """The mix of peers that is wanted."""
         texts = {Band.NEARBY: self.nearby_peers, Band.REGIONAL: self.regional_peers, Band.DISTANT: self.distant_peers}
         return {band: _share(text) for band, text in texts.items()}
+
+    def preset(self, *, development: bool) -> Preset:
+        """The numbers of failure detection: as they were set; else those for one machine in development mode."""
+        name = self.health_preset
+        if development and "health_preset" not in self.model_fields_set:
+            name = "local"
+        if self.probe_interval_s is None:
+            return PRESETS[name]
+        return replace(PRESETS[name], interval_ms=round(self.probe_interval_s * 1000))
 
     def learns_peers(self, *, development: bool) -> bool:
         """Whether peers are learned from peers: as it was set; else not in development mode."""

@@ -1,8 +1,7 @@
-"""One worker for each node that is sent to: it probes, sends what waits, and keeps what comes of it.
+"""One worker for each node that is sent to: it keeps the node's health, sends what waits, and keeps what comes of it.
 
-A peer that is down costs its worker's sleep and nothing else: no shared pool waits for it. Recovery needs no traffic:
-the probe finds a peer that came back, and what waited goes out then. Inbound contact only hastens a probe; it never
-counts as being able to send. See docs/protocol-notes.md, Health.
+A peer that is down costs its worker's sleep and nothing else: no shared pool waits for it. Whether the node is there it
+learns from the watch, which probes; what waited goes out when a probe found it. See docs/protocol-notes.md, Health.
 """
 
 import asyncio
@@ -18,14 +17,14 @@ import structlog
 from loopd.clock import Clock
 from loopd.database.database import Database
 from loopd.database.writer import Tx
-from loopd.events.service import EventKind, EventLog
-from loopd.federation import explain, health_store, key_store, nodes, outbox
-from loopd.federation.handshake import NodeCard, read_node_info
+from loopd.events.service import EventLog
+from loopd.federation import explain, health_store, nodes, outbox
 from loopd.federation.outbox import Entry, FloodEntry, RequestEntry
-from loopd.federation.requests import Destination, NodeRequests, refusal_reason
+from loopd.federation.requests import Destination, NodeRequests, refusal_reason, retry_after_ms
 from loopd.federation.rotation import KEY_PATH, KeyStatements
+from loopd.federation.watch import Watch
 from loopd.gossip.flood import Outgoing, Route, route
-from loopd.gossip.health import Event, PeerHealth, Signal, Timing, transition
+from loopd.gossip.health import Event, PeerHealth, Signal, State, Timing, transition
 from loopd.net.http_client import DialError, PeerAnswer
 from loopd.protocol.errors import Refusal
 from loopd.protocol.geo import Location
@@ -42,7 +41,6 @@ from loopd.protocol.subjects import SubjectKind
 
 log = structlog.get_logger(__name__)
 
-NODE_INFO_PATH = "/node/info"
 ANNOUNCE_PATH = "/federate/announce"
 
 # An anchorless message has no hop value; its relays still carry the header, for receivers that look for it.
@@ -92,6 +90,7 @@ class Surroundings:
     events: EventLog
     clock: Clock
     timing: Timing
+    watch: Watch
     request_answered: RequestAnswered
     # Asked once a probe succeeded: fetch what else is due from this peer.
     contacted: Callable[[KnownNode], Awaitable[None]]
@@ -118,8 +117,10 @@ class Worker:
         # Held while floods are in flight: a link that takes over begins where they end.
         self._flooding = asyncio.Lock()
         self._health: PeerHealth | None = None
+        self._stored: PeerHealth | None = None
+        # A probe was answered since this worker began, and since its last look.
+        self._found = self._answered = False
         self._batch_entries = outbox.BATCH_ENTRIES
-        self.round_trip_ms: int | None = None
 
     def __repr__(self) -> str:
         return f"Worker({self.node_id}, {self._health.state.value if self._health else 'new'})"
@@ -143,10 +144,12 @@ class Worker:
         async with self._flooding:
             pass
 
-    async def contacted_us(self) -> None:
-        """The node called here: look sooner whether it can be reached, if it could not."""
-        if self._health is not None and not self._may_send():
-            await self._signal(Event(Signal.INBOUND_CONTACT))
+    def observed(self, event: Event) -> None:
+        """The watch saw the node, or missed it."""
+        if self._health is not None:
+            self._move(event)
+            if event.signal is Signal.PROBE_SUCCEEDED:
+                self._found = self._answered = True
             self.wake()
 
     async def run(self) -> None:
@@ -170,32 +173,43 @@ class Worker:
     async def _turn(self, node: KnownNode) -> float:
         """One round of what is due. How long there is nothing more to do, in seconds."""
         around = self._around
-        if self._health is None:
-            self._health = health_store.load(around.database.points, self.node_id, around.clock.now_ms())
-        if (node.standing is Standing.SUSPENDED) != (self._health.next_attempt_at_ms is None):
-            await self._signal(Event(Signal.SUSPENDED if node.standing is Standing.SUSPENDED else Signal.RESUMED))
-        if self._health.attempt_is_due(around.clock.now_ms()):
-            await self._probe(node)
+        health = self._take_health()
+        suspended = node.standing is Standing.SUSPENDED
+        if suspended != (health.state is State.SUSPENDED):
+            health = self._move(Event(Signal.SUSPENDED if suspended else Signal.RESUMED))
+        if suspended:
+            around.watch.unwatch(self.node_id)
+        else:
+            around.watch.watch(self.node_id, health)
+        await self._store()
+        answered, self._answered = self._answered, False
+        if answered and node.standing is Standing.PEER:
+            await around.contacted(node)
         if self._may_send():
             if self._owes_handshake() and not await around.shake_hands(node):
-                return self._until_next_attempt_s()
+                return self._until_sending_s()
             if not await self._tell_keys(node):
-                return self._until_next_attempt_s()
+                return self._until_sending_s()
             if await self._send(node):
                 return 0.0
-        return self._until_next_attempt_s()
+        return self._until_sending_s()
 
-    def _until_next_attempt_s(self) -> float:
-        if self._health is None or self._health.next_attempt_at_ms is None:
+    def _take_health(self) -> PeerHealth:
+        if self._health is None:
+            now_ms = self._around.clock.now_ms()
+            self._health = self._stored = health_store.load(self._around.database.points, self.node_id, now_ms)
+        return self._health
+
+    def _until_sending_s(self) -> float:
+        """How long nothing may be sent; each probe that is answered ends the wait too."""
+        if self._health is None or self._health.state is not State.ACTIVE:
             return IDLE_S
-        now_ms = self._around.clock.now_ms()
-        due_ms = self._health.next_attempt_at_ms
-        if self._health.send_after_ms > now_ms:
-            due_ms = min(due_ms, self._health.send_after_ms)
-        return max(0.01, (due_ms - now_ms) / 1000)
+        wait_ms = self._health.send_after_ms - self._around.clock.now_ms()
+        return max(0.01, wait_ms / 1000) if wait_ms > 0 else IDLE_S
 
     def _may_send(self) -> bool:
-        return self._health is not None and self._health.may_send(self._around.clock.now_ms())
+        """Whether requests may go to the node. None does before it was found to be itself."""
+        return self._found and self._health is not None and self._health.may_send(self._around.clock.now_ms())
 
     def _owes_handshake(self) -> bool:
         row = self._around.database.point("SELECT handshake_owed FROM node WHERE node_id = ?", (self.node_id,))
@@ -206,66 +220,29 @@ class Worker:
 
     # Health
 
-    async def _signal(self, event: Event) -> None:
-        """Move the health on, and store it where that is worth a write."""
-        around = self._around
-        before = self._health or PeerHealth.new(around.clock.now_ms())
-        now_ms = around.clock.now_ms()
-        after = transition(before, event, now_ms, self._random.random(), around.timing)
+    def _move(self, event: Event) -> PeerHealth:
+        """Move the health on."""
+        around, before = self._around, self._take_health()
+        after = transition(before, event, around.clock.now_ms(), self._random.random(), around.timing)
         self._health = after
         if after.state is not before.state:
             log.info("peer_health", peer=self.node_id, state=after.state.value, was=before.state.value)
-        if health_store.worth_storing(before, after):
+        return after
 
-            def unit(tx: Tx) -> None:
-                health_store.save(tx, self.node_id, after)
-                if after.state is not before.state:
-                    moved = {"status": after.state.value, "was": before.state.value}
-                    around.events.append(tx, EventKind.PEER_STATUS, self.node_id, moved)
-
-            await around.database.write(unit)
-
-    async def _probe(self, node: KnownNode) -> None:
-        """Ask for the node's NodeInfo: is it there, is it still itself, and where is it?"""
-        destination = Destination(node.endpoint, None, node.named_by_operator)
-        try:
-            answer = await self._around.requests.get(destination, NODE_INFO_PATH)
-        except DialError as error:
-            log.debug("probe_failed", peer=self.node_id, error=str(error))
-            await self._signal(Event(Signal.PROBE_FAILED))
+    async def _store(self) -> None:
+        """Write the health down where it is worth a write."""
+        health = self._take_health()
+        if self._stored is None or not health_store.worth_storing(self._stored, health):
             return
-        if answer.status == 429:
-            await self._signal(Event(Signal.DEFERRED, _retry_after_ms(answer)))
-            return
-        card = _card(answer)
-        if answer.status >= 500 or not self._is_itself(node, card):
-            await self._signal(Event(Signal.PROBE_FAILED))
-            return
-        self.round_trip_ms = answer.elapsed_ms
-        await self._signal(Event(Signal.PROBE_SUCCEEDED))
-        if card is not None and node.location != card.location:
-            await self._keep_location(card.location)
-        if node.standing is Standing.PEER:
-            await self._around.contacted(node)
+        await self._around.database.write(lambda tx: health_store.save(tx, self.node_id, health))
+        self._stored = health
 
-    def _is_itself(self, node: KnownNode, card: NodeCard | None) -> bool:
-        """Whether what answered is the node. A node of this project shows its card; another may answer without one.
-
-        What else answers there, as a proxy whose node is gone, would refuse what waits, and refusals are final.
-        """
-        if card is None:
-            return not node.is_loopd
-        shown = None if card.public_key is None else card.public_key.raw
-        if card.node_id == node.node_id and (node.public_key is None or shown == node.public_key):
-            return True
-        if card.node_id == node.node_id and shown in key_store.former_keys(self._around.database.points, node.node_id):
-            return True  # it stated its new key a moment ago, and takes it up now
-        log.warning("probe_found_another_node", peer=self.node_id, found=card.node_id)
-        return False
-
-    async def _keep_location(self, location: Location) -> None:
-        now_ms = self._around.clock.now_ms()
-        await self._around.database.write(lambda tx: nodes.set_location(tx, self.node_id, location, now_ms))
+    async def _signal(self, event: Event) -> None:
+        """Something that was sent says how the node is."""
+        self._move(event)
+        if event.signal is Signal.REQUEST_FAILED:
+            self._around.watch.request_failed(self.node_id)
+        await self._store()
 
     # Sending
 
@@ -281,7 +258,7 @@ class Worker:
             await self._signal(Event(Signal.REQUEST_FAILED))
             return False
         if patience is not None:
-            await self._signal(Event(Signal.DEFERRED, _retry_after_ms(patience)))
+            await self._signal(Event(Signal.DEFERRED, retry_after_ms(patience)))
             return False
         self._around.keys_told(self.node_id)
         return True
@@ -413,7 +390,7 @@ class Worker:
         outcome, event = Outcome.ASIDE, None
         if answer.status in (429, 503) and reason not in _OF_ONE_MESSAGE:
             outcome = Outcome.STOP if answer.status == 429 else Outcome.ASIDE
-            event = Event(Signal.DEFERRED, _retry_after_ms(answer))
+            event = Event(Signal.DEFERRED, retry_after_ms(answer))
         elif answer.status == 503:
             event = Event(Signal.REQUEST_SUCCEEDED)
         elif answer.status < 500 and not (answer.status == 401 and reason == "clock_skew"):
@@ -461,18 +438,3 @@ def flood_route(entry: FloodEntry, node: KnownNode) -> Route:
         place = Location(entry.origin_lat, entry.origin_lon)
     message = Outgoing(entry.origin, SubjectKind(entry.subject_kind), place, entry.radius_km, entry.came_from)
     return route(message, node)
-
-
-def _card(answer: PeerAnswer) -> NodeCard | None:
-    """The node's card; a plain node that shows none, but answers, is there all the same."""
-    if answer.status != 200:
-        return None
-    try:
-        return read_node_info(answer.body)
-    except Refusal:
-        return None
-
-
-def _retry_after_ms(answer: PeerAnswer) -> int:
-    text = answer.headers.get("Retry-After", "")
-    return int(text) * 1000 if text.isascii() and text.isdigit() and len(text) <= 6 else 5_000

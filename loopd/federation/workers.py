@@ -74,12 +74,18 @@ class Workers:
         entry = self._running.pop(node_id, None)
         if entry is not None:
             entry[1].cancel()
+            self._unwatch(node_id)
 
     def _ended(self, node_id: str, task: asyncio.Task[None]) -> None:
         entry = self._running.get(node_id)
         if entry is not None and entry[1] is task:
             del self._running[node_id]
+            self._unwatch(node_id)
         if not task.cancelled() and task.exception() is not None:
             log.error("worker_failed", peer=node_id, exc_info=task.exception())
             # A bug of ours must not silence a peer for good.
             asyncio.get_running_loop().call_later(RESTART_S, self.ensure, node_id)
+
+    def _unwatch(self, node_id: str) -> None:
+        if self._around is not None:
+            self._around.watch.unwatch(node_id)

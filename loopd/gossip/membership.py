@@ -81,11 +81,12 @@ class AskNodeInfo:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Feed `event` to the peer's PeerHealth."""
+    """Feed `event` to the peer's PeerHealth. `link_round_trip_ms` where an answer over a link measured one."""
 
     peer: str
     event: Event
     why: Why
+    link_round_trip_ms: int | None = None
 
 
 Effect = Send | AskNodeInfo | Observed
@@ -299,12 +300,12 @@ class Membership:
 
     # What happens
 
-    def answered(self, peer: str, number: int, now_ms: int) -> list[Effect]:
-        """The peer answered the question for its NodeInfo, and is itself."""
+    def answered(self, peer: str, number: int, now_ms: int, patience_ms: int = 0) -> list[Effect]:
+        """The peer answered the question for its NodeInfo, and is itself; so long it asks not to be probed again."""
         self._notice_stall(now_ms)
         asked = self._asked.get(number)
         if asked is not None and asked.asked == peer and not asked.linked and asked.errand is not _Errand.HELP:
-            self._ack(number, asked, None, now_ms)
+            self._ack(number, asked, None, now_ms, patience_ms)
         return self._take_effects(now_ms)
 
     def unanswered(self, peer: str, number: int, now_ms: int) -> list[Effect]:
@@ -483,17 +484,17 @@ class Membership:
         watched.next_probe_ms = now_ms + wait_ms
         self._effects.append(Observed(watched.peer, Event(signal, next_attempt_in_ms=wait_ms), why))
 
-    def _reached(self, watched: _Watched, now_ms: int) -> None:
+    def _reached(self, watched: _Watched, now_ms: int, patience_ms: int, link_round_trip_ms: int | None) -> None:
         """The peer answered a probe of this node."""
         if watched.belief is Belief.REACHABLE:
             self._doubt.fall()
         watched.belief = Belief.REACHABLE
         watched.suspicion = watched.round = None
         watched.detours = watched.failures = 0
-        wait_ms = self._interval_ms()
+        wait_ms = self._interval_ms() + min(patience_ms, self._timing.final_ceiling_ms)
         watched.next_probe_ms = now_ms + wait_ms
         event = Event(Signal.PROBE_SUCCEEDED, next_attempt_in_ms=wait_ms)
-        self._effects.append(Observed(watched.peer, event, Why.ANSWERED))
+        self._effects.append(Observed(watched.peer, event, Why.ANSWERED, link_round_trip_ms))
 
     def _sign_of_life(self, watched: _Watched, now_ms: int) -> None:
         """It lives, by another way than this node's own: whoever suspects it has to begin anew."""
@@ -538,7 +539,7 @@ class Membership:
             self._effects.append(Send(helper, PingRequest(self._remember(asked), watched.peer)))
         return frozenset(helpers)
 
-    def _ack(self, number: int, asked: _Asked, incarnation: int | None, now_ms: int) -> None:
+    def _ack(self, number: int, asked: _Asked, incarnation: int | None, now_ms: int, patience_ms: int = 0) -> None:
         self._forget(number)
         watched = self._peers.get(asked.target)
         if watched is None or now_ms - asked.at_ms > _ANSWER_MEMORY_MS:
@@ -550,14 +551,15 @@ class Membership:
             self._sign_of_life(watched, now_ms)
             return
         # A round trip that a stall of this node fell into measures the stall.
-        if asked.stalls == self._stalls:
+        measured_ms = now_ms - asked.at_ms if asked.stalls == self._stalls else None
+        if measured_ms is not None:
             trips = watched.link_trips if asked.linked else watched.http_trips
-            trips.measured(now_ms - asked.at_ms)
+            trips.measured(measured_ms)
         if incarnation is not None:
             watched.incarnation = max(watched.incarnation, incarnation)
         # The other way may work while the present one does not.
         if asked.linked == watched.linked:
-            self._reached(watched, now_ms)
+            self._reached(watched, now_ms, patience_ms, measured_ms if asked.linked else None)
         if asked.errand is _Errand.RELAY:
             self._effects.append(Send(asked.asker, Ack(asked.asker_number, watched.incarnation)))
 

@@ -11,7 +11,7 @@ import pytest
 
 from loopd.federation.settings import FederationSettings
 from loopd.protocol.geo import Location, within_radius
-from tests.federation_support import NOW_MS, City, Network, befriend, identity_of, subject_of
+from tests.federation_support import NOW_MS, City, Network, befriend, identity_of, let_pass, subject_of
 from tests.support import ManualClock
 
 ROUND_MS = 1_500
@@ -41,9 +41,7 @@ def ball(links: set[tuple[int, int]], places: list[Location], origin: int, radiu
 
 async def round_of(cities: list[City]) -> None:
     """A little time passes, and what is under way gets on."""
-    cities[0].clock.advance(ROUND_MS)
-    for city in cities:
-        city.look()
+    await let_pass(ROUND_MS, *cities)
     await asyncio.sleep(0.004)
 
 
