@@ -24,6 +24,8 @@ TOKEN_VARIABLE = "LOOPD_ADMIN_TOKEN"  # noqa: S105 - a name
 START_PATIENCE_S = 10.0
 RETRY_S = 0.1
 ANSWER_TIMEOUT_S = 60.0
+# An answer that goes on gives a sign of life far more often.
+_UNENDING = aiohttp.ClientTimeout(total=None, sock_read=ANSWER_TIMEOUT_S)
 
 T = TypeVar("T")
 
@@ -101,6 +103,21 @@ class AdminClient:
             raise NotRunning(f"no daemon answers at {self._place}: {_why(error)}") from None
         except TimeoutError:
             raise Failure(f"the daemon gave no answer within {timeout_s:g} s") from None
+        except aiohttp.ClientError as error:
+            raise Failure(f"the daemon broke off: {error}") from None
+
+    async def lines(self, path: str) -> AsyncIterator[str]:
+        """The lines of an answer that goes on, as they come, without their ends. Refusals and failures as above."""
+        try:
+            async with self._session.get(self._base_url + path, timeout=_UNENDING) as answer:
+                if answer.status >= 400:
+                    _read(answer.status, await answer.read())
+                async for line in answer.content:
+                    yield line.decode().removesuffix("\n")
+        except aiohttp.ClientConnectorError as error:
+            raise NotRunning(f"no daemon answers at {self._place}: {_why(error)}") from None
+        except TimeoutError:
+            raise Failure(f"the daemon was silent for {ANSWER_TIMEOUT_S:g} s") from None
         except aiohttp.ClientError as error:
             raise Failure(f"the daemon broke off: {error}") from None
 

@@ -30,6 +30,8 @@ COMMANDS: Mapping[str, str] = {
     "material": "loopd.cli.material:material",
     "offer": "loopd.cli.offer:offer",
     "vote": "loopd.cli.vote:vote",
+    "events": "loopd.cli.events:events",
+    "webhook": "loopd.cli.webhook:webhook",
     "explain": "loopd.cli.explain:explain",
     "key": "loopd.cli.key:key",
     "demo": "loopd.cli.demo:demo",
