@@ -26,6 +26,9 @@ from loopd.api.federation_link import FederationLinkRoutes
 from loopd.api.health import HealthRoutes
 from loopd.api.idempotency import IdempotentWriter
 from loopd.api.keys import KeyStatementRoutes, OwnKeyRoutes
+from loopd.api.loopcoin import LoopCoinRoutes
+from loopd.api.loopcoin_admin import LedgerAdminRoutes
+from loopd.api.loopcoin_transfers import TransferRoutes as LoopCoinTransferRoutes
 from loopd.api.loopcost import LoopCostRoutes
 from loopd.api.material import MaterialRoutes
 from loopd.api.messages import MessageRoutes
@@ -74,7 +77,10 @@ from loopd.federation.heard import HeardHook, HeardSubjects
 from loopd.federation.own_key import OwnKey
 from loopd.federation.requests import Destination, NodeRequests
 from loopd.federation.service import Federation, Modules
-from loopd.identity import Identity
+from loopd.identity import NODE_INFO_CAPABILITIES, Identity
+from loopd.ledger.due import DueTime
+from loopd.ledger.issuance import Issuance
+from loopd.ledger.service import Ledger
 from loopd.net import tls
 from loopd.net.dial_guard import DialGuard
 from loopd.net.http_client import DialError, PeerClient
@@ -84,6 +90,7 @@ from loopd.protocol.contexts import context_url
 from loopd.protocol.documents import check_document, dump_json
 from loopd.protocol.errors import Refusal
 from loopd.protocol.geo import Location
+from loopd.protocol.money import MINOR_PER_LC
 from loopd.protocol.nodes import KnownNode
 from loopd.protocol.schemas import ENTITIES_BY_FILE, schema_file
 from loopd.protocol.signing import API_ROOT
@@ -238,6 +245,8 @@ class Node:
         self._wanted_time = WantedTime(self._wanted, database)
         self._record_listeners.append(self._wanted)
         self._heard_listeners.append(self._wanted.heard)
+        self._ledger = Ledger(identity, settings.ledger, audit, self._clock, self._events)
+        self._ledger_due = DueTime(self._ledger, database, self._clock)
         self._tokens = TokenStore(database, self._clock)
         self._metrics = RequestMetrics()
         self._decisions = AnnouncementMetrics(self._metrics.registry)
@@ -246,11 +255,13 @@ class Node:
     async def prepare(self) -> None:
         """Bring up to date what is derived of the rest, before anybody calls."""
         await self._catalogue.prepare(self._database, self._registry)
+        await self._database.write(self._ledger.begin)
 
     async def start(self, public: App) -> None:
         """Begin to probe, send and renew, and to open and close votes. What comes over links, `public` answers."""
         self._event_pruning.start()
         self._deliveries.start()
+        self._ledger_due.start()
         await self._voting_time.start()
         self._mirror_keeper.start()
         self._wanted_time.start()
@@ -273,6 +284,7 @@ class Node:
         """End the work in the background, once nobody calls any more and before the database closes."""
         await self._voting_time.stop()
         await self._wanted_time.stop()
+        await self._ledger_due.stop()
         await self._signal_fetcher.stop()
         await self._event_pruning.stop()
         await self._mirror_keeper.stop()
@@ -306,7 +318,7 @@ class Node:
         write = IdempotentWriter(database, clock).write
         nouns = (
             HealthRoutes(database, clock, self._identity.node_id, loopd.__version__),
-            NodeRoutes(self._identity, self._statistics, self._card_extras()),
+            NodeRoutes(self._identity, self._capabilities(), self._statistics, self._card_extras()),
             MaterialRoutes(self._registry, database, write),
             ProductRoutes(self._registry, database, write),
             StatusUpdateRoutes(SubjectKind.MATERIAL, self._registry, database, write, release_nothing),
@@ -324,6 +336,9 @@ class Node:
             OfferRoutes(self._exchange, database, write, self._refresh_signals_of),
             LoopCostRoutes(self._routing),
             WantedRoutes(self._wanted, database, write),
+            LoopCoinRoutes(self._ledger, database, clock),
+            LoopCoinTransferRoutes(self._ledger, database, clock, write),
+            LedgerAdminRoutes(self._ledger, Issuance(self._ledger), database, write),
             PeerRoutes(self._identity, self._federation),
             KeyStatementRoutes(
                 self._federation.key_statements, self._federation.authenticator, self._federation.misbehaviour
@@ -376,9 +391,16 @@ class Node:
         known = {key: value for key, value in contact.items() if value is not None}
         return {"contact": known} if known else {}
 
+    def _capabilities(self) -> tuple[str, ...]:
+        """What NodeInfo lists: a node without a ledger has no LoopCoin."""
+        return tuple(name for name in NODE_INFO_CAPABILITIES if name != "loopcoin" or self._ledger.enabled)
+
     async def _statistics(self) -> dict[str, int]:
         async with self._database.snapshot() as reader:
-            return {"materials_active": await self._registry.count_active(reader)}
+            counts = {"materials_active": await self._registry.count_active(reader)}
+        if self._ledger.enabled:
+            counts["loopcoin_supply"] = self._ledger.figures(self._database.points).supply_minor // MINOR_PER_LC
+        return counts
 
     async def _status(self) -> dict[str, Any]:
         peers = await self._federation.peer_list()

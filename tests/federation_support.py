@@ -37,7 +37,7 @@ from loopd.federation.requests import NodeRequests
 from loopd.federation.service import Federation, Modules
 from loopd.federation.settings import FederationSettings
 from loopd.gossip import frames
-from loopd.identity import FEATURES, Identity
+from loopd.identity import FEATURES, NODE_INFO_CAPABILITIES, Identity
 from loopd.net.http_client import DialError, DialFailure, PeerAnswer, PeerClient
 from loopd.protocol.announcement import build_announcement
 from loopd.protocol.documents import read_json
@@ -274,7 +274,7 @@ class City:
             heard=lambda tx, subject: self.told.append(subject),
         )
         nouns = (
-            NodeRoutes(self.identity, self._statistics, {}),
+            NodeRoutes(self.identity, NODE_INFO_CAPABILITIES, self._statistics, {}),
             FederationRoutes(self.identity, self.federation, self.database, self.clock),
             FederateAnnounceRoutes(self.federation.flooding),
             KeyStatementRoutes(

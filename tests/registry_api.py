@@ -48,6 +48,11 @@ class HttpAnswer:
         """The reason of a refusal."""
         return str(self.json["error"]["details"]["reason"])
 
+    @property
+    def refusal(self) -> tuple[int, str]:
+        """The status and the reason of a refusal."""
+        return self.status, self.reason
+
 
 class RegistryApi:
     """A client of a node that has nothing but its registry."""

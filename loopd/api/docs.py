@@ -119,7 +119,7 @@ def access_text(route: Route) -> str:
     if isinstance(route.access, Scope):
         return f"token with scope {route.access.value}"
     if route.token_shows_more:
-        return "open; a token with scope admin shows more"
+        return "open; a token may authorise or show more"
     return "open" if route.access is Access.OPEN else "signature of a node (§9.2)"
 
 

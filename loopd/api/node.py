@@ -1,13 +1,13 @@
 """`/api/v1/node/info`: who this node is (§8.1)."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import loopd
 from loopd.api.answers import LD_JSON, Answer, entity_answer
 from loopd.api.requests import Request
 from loopd.api.routes import RateClass, Route, Success
-from loopd.identity import NODE_INFO_CAPABILITIES, Identity
+from loopd.identity import Identity
 
 # Counts what NodeInfo's statistics tell.
 Statistics = Callable[[], Awaitable[dict[str, int]]]
@@ -16,8 +16,11 @@ Statistics = Callable[[], Awaitable[dict[str, int]]]
 class NodeRoutes:
     """Shows the node's own card. `contact` and `metadata` are the operator's, as configured."""
 
-    def __init__(self, identity: Identity, statistics: Statistics, extras: dict[str, Any]) -> None:
+    def __init__(
+        self, identity: Identity, capabilities: Sequence[str], statistics: Statistics, extras: dict[str, Any]
+    ) -> None:
         self._identity = identity
+        self._capabilities = capabilities
         self._statistics = statistics
         self._extras = extras
 
@@ -53,7 +56,7 @@ class NodeRoutes:
                     "city": identity.city,
                     "country": identity.country,
                 },
-                "capabilities": list(NODE_INFO_CAPABILITIES),
+                "capabilities": list(self._capabilities),
                 "endpoint": identity.endpoint,
                 "public_key": identity.key.public.to_pem(),
                 "statistics": await self._statistics(),

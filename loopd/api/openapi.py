@@ -117,7 +117,7 @@ def _security(route: Route) -> list[dict[str, list[str]]]:
     if isinstance(route.access, Scope):
         return [{"token": [route.access.value]}]
     if route.token_shows_more:
-        return [{}, {"token": [Scope.ADMIN.value]}]
+        return [{}, {"token": []}]
     return [{"node": []}] if route.access is Access.NODE else []
 
 

@@ -27,10 +27,11 @@ class NodeCaller(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks: `anonymous`, `operator`, `token:7` or `node:vienna.loop`, and the scopes held."""
+    """Who asks: `anonymous`, `operator`, `token:7` or `node:vienna.loop`, the scopes held, and a token's account."""
 
     id: str
     scopes: frozenset[str] = frozenset()
+    account: str | None = None
 
     def may(self, scope: str) -> bool:
         """Whether the scope is held; `admin` implies every other."""

@@ -21,10 +21,11 @@ SchemaReference = str | Mapping[str, Any]
 
 
 class Scope(StrEnum):
-    """What a token may do. `admin` implies the others."""
+    """What a token may do. `admin` implies the others, but `account`: that is bound to one account of the ledger."""
 
     MATERIAL_WRITE = "material:write"
     OFFER_WRITE = "offer:write"
+    ACCOUNT = "account"
     ADMIN = "admin"
 
 
@@ -103,9 +104,10 @@ class Route:
     `access` is open, a node's signature, or the scope that a token needs. `successes` maps the status to what it
     carries. `refusals` maps a status to the reasons that this route adds to those that every route of its kind has
     (see `refusals_of`). `admin` routes are served on the operator's listener alone. `repeatable` is False where a
-    stored answer must not exist, because it holds a secret. `token_shows_more`: an open route that shows an operator
-    more; a token that is sent along is checked. A `lasting` route keeps its connection for hours: it takes
-    no place among the requests in work, and nobody waits for its end. Of an `unlogged` one no log tells that it was.
+    stored answer must not exist, because it holds a secret. `token_shows_more`: an open route on which a token, where
+    one is sent along, is checked, and may authorise or show more. A `lasting` route keeps its connection for hours: it
+    takes no place among the requests in work, and nobody waits for its end. Of an `unlogged` one no log tells that it
+    was.
     """
 
     method: str
@@ -148,7 +150,8 @@ class Route:
     @property
     def takes_idempotency_key(self) -> bool:
         """Whether `Idempotency-Key` counts here: on every POST of a user."""
-        return self.method == "POST" and isinstance(self.access, Scope) and self.repeatable
+        by_users = isinstance(self.access, Scope) or self.token_shows_more
+        return self.method == "POST" and by_users and self.repeatable
 
 
 _BODY_REASONS = ("bad_body",)

@@ -20,6 +20,7 @@ _RECORD = {
     "scopes": _SCOPES,
     "created_at": {"type": "string", "format": "date-time"},
     "expires_at": {"type": "string", "format": "date-time"},
+    "account": {"type": ["string", "null"]},
 }
 _REQUEST = RequestForm(
     {
@@ -34,6 +35,7 @@ _REQUEST = RequestForm(
                 "maximum": TOKEN_TTL_MAX_S,
                 "default": TOKEN_TTL_DEFAULT_S,
             },
+            "account": {"type": "string", "description": "What a token of the scope `account` is bound to."},
         },
     }
 )
@@ -67,7 +69,7 @@ class TokenRoutes:
                         schema={"type": "object", "properties": {"token": {"type": "string"}, **_RECORD}},
                     )
                 },
-                refusals={409: ("too_many_tokens",)},
+                refusals={400: ("bad_account",), 409: ("too_many_tokens",)},
                 admin=True,
                 repeatable=False,
             ),
@@ -110,14 +112,15 @@ class TokenRoutes:
     async def _create(self, request: Request) -> Answer:
         stated = _REQUEST.read(request.body)
         scopes, ttl_s = stated["scopes"], int(stated.get("ttl_s", TOKEN_TTL_DEFAULT_S))
-        now_ms = self._clock.now_ms()
-        token = await self._database.write(lambda tx: self._tokens.create(tx, scopes, ttl_s, now_ms))
+        account, now_ms = stated.get("account"), self._clock.now_ms()
+        token = await self._database.write(lambda tx: self._tokens.create(tx, scopes, ttl_s, now_ms, account))
         body = {
             "token": token.text,
             "id": token.id,
             "scopes": list(token.scopes),
             "created_at": format_timestamp(token.created_at_ms),
             "expires_at": format_timestamp(token.expires_at_ms),
+            "account": token.account,
         }
         return json_answer(body, 201, {"Cache-Control": "no-store"})
 
@@ -144,5 +147,6 @@ def _shown(record: TokenRecord) -> dict[str, Any]:
         "scopes": list(record.scopes),
         "created_at": format_timestamp(record.created_at_ms),
         "expires_at": format_timestamp(record.expires_at_ms),
+        "account": record.account,
         "last_used_at": None if last_used_at_ms is None else format_timestamp(last_used_at_ms),
     }

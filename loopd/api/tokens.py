@@ -17,6 +17,7 @@ from loopd.database.database import Database
 from loopd.database.readers import Reader
 from loopd.database.writer import Tx
 from loopd.protocol.errors import Conflict, Invalid, NotFound, Unauthorized, Unavailable
+from loopd.protocol.ids import account_node
 from loopd.protocol.limits import TOKEN_TTL_MAX_S, TOKEN_TTL_MIN_S, TOKENS_MAX
 from loopd.protocol.timestamps import format_timestamp
 
@@ -37,6 +38,7 @@ class Token:
     scopes: tuple[Scope, ...]
     created_at_ms: int
     expires_at_ms: int
+    account: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class TokenRecord:
     created_at_ms: int
     expires_at_ms: int
     last_used_at_ms: int | None
+    account: str | None = None
 
 
 def parse_scopes(names: Collection[str]) -> tuple[Scope, ...]:
@@ -68,9 +71,14 @@ class TokenStore:
         self._audit = AuditLog(clock)
         self._noting: dict[int, asyncio.Task[None]] = {}
 
-    def create(self, tx: Tx, scopes: Collection[str], ttl_s: int, now_ms: int) -> Token:
-        """A new token. Invalid `bad_scope`, `bad_ttl`; Conflict `too_many_tokens`."""
+    def create(self, tx: Tx, scopes: Collection[str], ttl_s: int, now_ms: int, account: str | None = None) -> Token:
+        """A new token; one of the scope `account` is bound to one. Invalid `bad_scope`, `bad_account`, `bad_ttl`;
+        Conflict `too_many_tokens`.
+        """
         parsed = parse_scopes(scopes)
+        if (account is not None) != (Scope.ACCOUNT in parsed) or not _is_holder(account):
+            message = "A token of the scope account names a person's or a business's account, and no other token does."
+            raise Invalid("bad_account", message)
         if not TOKEN_TTL_MIN_S <= ttl_s <= TOKEN_TTL_MAX_S:
             message = f"A token lives {TOKEN_TTL_MIN_S} to {TOKEN_TTL_MAX_S} seconds."
             raise Invalid("bad_ttl", message, {"minimum": TOKEN_TTL_MIN_S, "maximum": TOKEN_TTL_MAX_S})
@@ -82,21 +90,22 @@ class TokenStore:
         text = TOKEN_PREFIX + secrets.token_urlsafe(32)
         expires_at_ms = now_ms + ttl_s * 1000
         cursor = tx.execute(
-            "INSERT INTO api_token (hash, scopes, created_at_ms, expires_at_ms) VALUES (?, ?, ?, ?)",
-            (_hash(text), " ".join(parsed), now_ms, expires_at_ms),
+            "INSERT INTO api_token (hash, scopes, created_at_ms, expires_at_ms, account) VALUES (?, ?, ?, ?, ?)",
+            (_hash(text), " ".join(parsed), now_ms, expires_at_ms, account),
         )
         if cursor.lastrowid is None:
             raise RuntimeError("an inserted token has no row id")
         event = {"event": "token_created", "scopes": " ".join(parsed), "expires_at": format_timestamp(expires_at_ms)}
         self._audit.append(tx, AuditKind.OPERATOR, f"token:{cursor.lastrowid}", event)
-        return Token(cursor.lastrowid, text, parsed, now_ms, expires_at_ms)
+        return Token(cursor.lastrowid, text, parsed, now_ms, expires_at_ms, account)
 
     def verify(self, text: str) -> Principal:
         """Who holds the token. Unauthorized `bad_token` (also when revoked), `expired_token`."""
         row = None
         if len(text) == _TOKEN_CHARACTERS and text.isascii() and text.startswith(TOKEN_PREFIX):
             row = self._database.point(
-                "SELECT id, scopes, expires_at_ms, last_used_at_ms FROM api_token WHERE hash = ?", (_hash(text),)
+                "SELECT id, scopes, expires_at_ms, last_used_at_ms, account FROM api_token WHERE hash = ?",
+                (_hash(text),),
             )
         if row is None:
             raise Unauthorized("bad_token", "This token is unknown or was revoked.")
@@ -105,12 +114,12 @@ class TokenStore:
             raise Unauthorized("expired_token", "This token has expired.")
         if now_ms - (row["last_used_at_ms"] or 0) >= _USE_NOTED_EVERY_MS:
             self._note_use(row["id"], now_ms)
-        return Principal(f"token:{row['id']}", frozenset(row["scopes"].split()))
+        return Principal(f"token:{row['id']}", frozenset(row["scopes"].split()), row["account"])
 
     async def list(self, reader: Reader) -> list[TokenRecord]:
         """All tokens, newest first."""
         rows = await reader.all(
-            "SELECT id, scopes, created_at_ms, expires_at_ms, last_used_at_ms FROM api_token ORDER BY id DESC"
+            "SELECT id, scopes, created_at_ms, expires_at_ms, last_used_at_ms, account FROM api_token ORDER BY id DESC"
         )
         return [
             TokenRecord(
@@ -119,6 +128,7 @@ class TokenStore:
                 row["created_at_ms"],
                 row["expires_at_ms"],
                 row["last_used_at_ms"],
+                row["account"],
             )
             for row in rows
         ]
@@ -150,6 +160,10 @@ class TokenStore:
             await self._database.write(unit)
         except Unavailable as refusal:
             _log.debug("token use not noted", token=token_id, reason=refusal.reason)
+
+
+def _is_holder(account: str | None) -> bool:
+    return account is None or (account_node(account) is not None and not account.startswith("node:"))
 
 
 def _hash(text: str) -> bytes:

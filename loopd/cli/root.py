@@ -10,6 +10,7 @@ import click
 import loopd
 from loopd.database import UnusableDatabase
 from loopd.directory import DirectoryError
+from loopd.ledger.refusals import UnusableLedger
 from loopd.net.tls import TlsError
 from loopd.protocol.errors import Refusal
 from loopd.settings import SettingsError
@@ -76,7 +77,7 @@ class Commands(click.Group):
         except click.ClickException as error:
             _complain(error.format_message())
             sys.exit(error.exit_code)
-        except (SettingsError, DirectoryError, TlsError, UnusableDatabase, Refusal) as error:
+        except (SettingsError, DirectoryError, TlsError, UnusableDatabase, UnusableLedger, Refusal) as error:
             _complain(str(error))
             sys.exit(EXIT_FAILED)
         except (click.Abort, KeyboardInterrupt):

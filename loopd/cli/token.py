@@ -41,7 +41,8 @@ def read_scopes(_context: click.Context, parameter: click.Parameter, values: Seq
     multiple=True,
     required=True,
     callback=read_scopes,
-    help="material:write (materials, products, status, announce), offer:write or admin; repeated, or with commas.",
+    help="material:write (materials, products, status, announce), offer:write, account (pays from the account that "
+    "--account names) or admin; repeated, or with commas.",
 )
 @click.option(
     "--ttl",
@@ -52,18 +53,20 @@ def read_scopes(_context: click.Context, parameter: click.Parameter, values: Seq
     show_default=True,
     help="How long it is valid: a minute to a year.",
 )
+@click.option("--account", help="The account of the ledger that a token of the scope account is bound to.")
 @json_option
-def create(directory: NodeDirectory, scopes: list[str], ttl_s: int, as_json: bool) -> None:
+def create(directory: NodeDirectory, scopes: list[str], ttl_s: int, account: str | None, as_json: bool) -> None:
     """Make a token and print it, alone. It is not shown again: only its hash is stored."""
 
     async def by_daemon(client: AdminClient) -> Any:
-        return await client.request("POST", "/admin/v1/tokens", {"scopes": scopes, "ttl_s": ttl_s})
+        bound = {} if account is None else {"account": account}
+        return await client.request("POST", "/admin/v1/tokens", {"scopes": scopes, "ttl_s": ttl_s, **bound})
 
     async def directly(settings: Settings) -> Any:
         async with stopped_database(directory, settings) as database:
             clock = SystemClock()
             store = TokenStore(database, clock)
-            made = await database.write(lambda tx: store.create(tx, scopes, ttl_s, clock.now_ms()))
+            made = await database.write(lambda tx: store.create(tx, scopes, ttl_s, clock.now_ms(), account))
             return {"token": made.text, **_shown(made)}
 
     answer = with_daemon_or_alone(directory, by_daemon, directly)
@@ -91,7 +94,7 @@ def list_tokens(directory: NodeDirectory, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    columns = ("id", "scopes", "created_at", "expires_at", "last_used_at")
+    columns = ("id", "scopes", "account", "created_at", "expires_at", "last_used_at")
     rows = [[entry.get(column) for column in columns] for entry in answer["tokens"]]
     print_table(columns, rows, "There are no tokens.")
 
@@ -120,6 +123,7 @@ def _shown(made: Token | TokenRecord) -> dict[str, Any]:
         "scopes": list(made.scopes),
         "created_at": _time(made.created_at_ms),
         "expires_at": _time(made.expires_at_ms),
+        "account": made.account,
     }
 
 

@@ -108,9 +108,12 @@ def _no_moment() -> int:
 
 
 def _as_numbers(value: Any) -> Any:
-    # RFC 8785 writes a number as a double does: two decimals below 10^13 come back from one as they went in.
-    if isinstance(value, Decimal):
-        return float(value)
+    # RFC 8785 writes a number as a double does. One that a double rounds would share its form with others.
+    if isinstance(value, Decimal | int) and not isinstance(value, bool):
+        number = float(value)
+        if Decimal(repr(number)) != value:
+            raise refused(Fault.NOT_CANONICAL)
+        return number
     if isinstance(value, Mapping):
         return {key: _as_numbers(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -11,6 +11,10 @@ from typing import Any
 from loopd.protocol.errors import Refusal
 
 
+class UnusableLedger(Exception):
+    """The books do not fit the settings; the message tells the operator why."""
+
+
 class Fault(Enum):
     """A fault of an order: reason, status, and the sentence for people."""
 

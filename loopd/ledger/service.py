@@ -18,7 +18,7 @@ from loopd.ledger.figures import Figures, read_figures
 from loopd.ledger.movements import Account, Kind, Movement, Phase, Transfer
 from loopd.ledger.orders import Order, check_times, own_digest, own_id
 from loopd.ledger.ports import Events, HomeNode
-from loopd.ledger.refusals import Fault, refused
+from loopd.ledger.refusals import Fault, UnusableLedger, refused
 from loopd.ledger.settings import LedgerSettings
 from loopd.ledger.terms import Terms, TermsHistory, Version
 from loopd.protocol.errors import Conflict, NotFound, Unavailable
@@ -26,10 +26,6 @@ from loopd.protocol.ids import account_node
 from loopd.protocol.json_text import JSON
 from loopd.protocol.limits import DUE_ACCOUNTS_AT_ONCE
 from loopd.protocol.money import amount_json
-
-
-class UnusableLedger(Exception):
-    """The books do not fit the settings; the message tells the operator why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +78,15 @@ class Ledger:
                 tables.insert_account(tx, account_id, currency, role, None, self.now(tx))
         self._history = TermsHistory(versions)
 
+    def require_enabled(self) -> None:
+        """NotFound `no_ledger` where this node keeps none."""
+        if not self.enabled:
+            raise NotFound("no_ledger", "This node keeps no ledger.")
+
     @property
     def history(self) -> TermsHistory:
         """The terms by time. NotFound `no_ledger`."""
-        if self._configured is None:
-            raise NotFound("no_ledger", "This node keeps no ledger.")
+        self.require_enabled()
         if self._history is None:
             raise RuntimeError("the ledger has not begun")
         return self._history
@@ -162,6 +162,7 @@ class Ledger:
 
     def find_transfer(self, source: RowSource, transfer_id: str) -> Transfer:
         """The transfer of an id. NotFound `unknown_transfer`."""
+        self.require_enabled()
         transfer = transfer_tables.find(source, transfer_id.lower())
         if transfer is None:
             raise NotFound("unknown_transfer", "There is no such transfer here.")

@@ -10,6 +10,7 @@ from loopd.api.settings import ApiSettings
 from loopd.database.settings import DatabaseSettings
 from loopd.events.settings import WebhookSettings
 from loopd.federation.settings import FederationSettings
+from loopd.ledger.settings import LedgerSettings
 from loopd.observe.settings import LogSettings
 from loopd.protocol.ids import NODE_ID_MAX_CHARACTERS
 from loopd.room_settings import RoomSettings
@@ -146,6 +147,7 @@ class Settings(RoomSettings):
     federation: FederationSettings = Field(default_factory=FederationSettings)
     signals: SignalsSettings = Field(default_factory=SignalsSettings)
     webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
+    ledger: LedgerSettings = Field(default_factory=LedgerSettings)
     database: DatabaseSettings = Field(default_factory=DatabaseSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     daemon: DaemonSettings = Field(default_factory=DaemonSettings)

@@ -83,9 +83,9 @@ def test_bad_scopes_and_times_are_misuse(run: Run, node: NodeDirectory, argument
     assert result.stderr.startswith("loopd: ")
 
 
-def test_an_unknown_scope_names_the_three(run: Run, node: NodeDirectory) -> None:
+def test_an_unknown_scope_names_those_there_are(run: Run, node: NodeDirectory) -> None:
     result = run("token", "create", node.root, "--scope", "root")
-    assert "there is no scope root (there are: material:write, offer:write, admin)" in result.stderr
+    assert "there is no scope root (there are: material:write, offer:write, account, admin)" in result.stderr
 
 
 def test_a_backup_opens_and_never_overwrites(run: Run, node: NodeDirectory, tmp_path: Path) -> None:

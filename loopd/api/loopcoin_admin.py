@@ -1,0 +1,193 @@
+"""What the city's office does with the ledger: opens accounts, registers keys, issues, and keeps the reserve."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+from uuid import UUID
+
+from loopd.api.answers import Answer, json_answer
+from loopd.api.idempotency import Write
+from loopd.api.loopcoin_transfers import refusals
+from loopd.api.request_form import RequestForm
+from loopd.api.requests import Request
+from loopd.api.routes import LIMIT, Body, QueryParameter, Route, Scope, Success
+from loopd.crypto.keys import PublicKey
+from loopd.database import Database, Tx
+from loopd.ledger import accounts, tables, views
+from loopd.ledger.issuance import Issuance, Issue
+from loopd.ledger.orders import read_amount
+from loopd.ledger.refusals import Fault, refused
+from loopd.ledger.service import Done, Ledger
+from loopd.protocol.errors import Invalid
+
+_NOUN: Final = "LoopCoin"
+_ACCOUNTS: Final = "/admin/v1/ledger/accounts"
+_KEY: Final[Mapping[str, Any]] = {"type": ["string", "null"], "description": "An Ed25519 public key, PEM."}
+_OPEN: Final = RequestForm(
+    {
+        "type": "object",
+        "required": ["id"],
+        "additionalProperties": False,
+        "properties": {"id": {"type": "string"}, "public_key": _KEY},
+    }
+)
+_REGISTER: Final = RequestForm(
+    {
+        "type": "object",
+        "required": ["public_key"],
+        "additionalProperties": False,
+        "properties": {"public_key": _KEY},
+    }
+)
+_ISSUE: Final = RequestForm(
+    {
+        "type": "object",
+        "required": ["id"],
+        "additionalProperties": False,
+        "properties": {
+            "id": {"type": "string", "format": "uuid"},
+            "kind": {"enum": ["issue", "deposit", "withdraw"], "default": "issue"},
+            "to": {"type": "string", "description": "Who gets the coins; with `issue`."},
+            "amount": {"type": "number", "description": "LC; with `issue`."},
+            "backing": {"type": "number", "description": "Of the backing currency, into or out of the reserve."},
+        },
+    }
+)
+_LINE: Final[Mapping[str, Any]] = {"type": "object", "required": ["id", "currency", "balance"]}
+_ISSUE_FAULTS: Final = (
+    *(Fault.BAD_AMOUNT, Fault.OTHER_CONTENT, Fault.RESERVED_ACCOUNT, Fault.UNKNOWN_ACCOUNT, Fault.NO_RATE),
+    *(Fault.OVER_CAP, Fault.UNDER_RESERVE, Fault.INSUFFICIENT_RESERVE),
+)
+
+
+class LedgerAdminRoutes:
+    """The office's routes."""
+
+    def __init__(self, ledger: Ledger, issuance: Issuance, database: Database, write: Write) -> None:
+        self._ledger = ledger
+        self._issuance = issuance
+        self._database = database
+        self._write = write
+
+    def routes(self) -> list[Route]:
+        account = Success(description="The account.", schema=_LINE)
+        cursor = QueryParameter(name="cursor", description="From `next`.", kind=int, minimum=1, reason="bad_cursor")
+        page = {"type": "object", "properties": {"results": {"type": "array", "items": _LINE}}}
+        return [
+            _route(
+                "POST",
+                "/api/v1/loopcoin/issuance",
+                self.issue,
+                "Issue coins, or move the reserve",
+                description="`issue` gives `to` an `amount` of LC, and takes `backing` into the reserve with it, where "
+                "that is stated. `deposit` and `withdraw` move backing alone. The same id with the same content is "
+                "answered 200.",
+                body=Body.REQUIRED,
+                request_schema=_ISSUE.schema,
+                example='{"id": "550e8400-e29b-41d4-a716-446655440000", "to": "user:maria@munich.loop", '
+                '"amount": 100, "backing": 100}',
+                successes={
+                    201: Success(description="What was moved.", schema="LoopCoinTransfer"),
+                    200: Success(description="Moved before.", schema="LoopCoinTransfer"),
+                },
+                refusals=refusals(_ISSUE_FAULTS),
+            ),
+            _route(
+                "POST",
+                _ACCOUNTS,
+                self.open,
+                "Open an account",
+                description="`user:` or `business:`, then a name of small letters, digits and `.`, `_`, `-`, then `@` "
+                "and this node's id. With a key its holder signs payments; without, a token bound to it pays.",
+                admin=True,
+                body=Body.REQUIRED,
+                request_schema=_OPEN.schema,
+                successes={201: account},
+                refusals={400: ("bad_account", "bad_key"), 404: ("no_ledger",), 409: ("account_exists",)},
+            ),
+            _route(
+                "GET",
+                _ACCOUNTS,
+                self.page,
+                "List the accounts in the order in which they were opened",
+                admin=True,
+                query=(LIMIT, cursor),
+                successes={200: Success(description="One page.", schema=page)},
+                refusals={404: ("no_ledger",)},
+            ),
+            _route(
+                "POST",
+                f"{_ACCOUNTS}/{{id}}/key",
+                self.register_key,
+                "Register another key for an account, or none",
+                admin=True,
+                body=Body.REQUIRED,
+                request_schema=_REGISTER.schema,
+                successes={200: account},
+                refusals={400: ("bad_key",), 404: ("no_ledger", "unknown_account")},
+            ),
+        ]
+
+    async def issue(self, request: Request) -> Answer:
+        value = _ISSUE.read(request.body)
+        transfer_id, kind = str(UUID(value["id"])), value.get("kind", "issue")
+        backing_minor = read_amount(value["backing"], "/backing") if "backing" in value else 0
+        if kind == "issue":
+            payee, amount = value.get("to"), value.get("amount")
+            if payee is None or amount is None:
+                raise Invalid("schema", "An issue names `to` and `amount`.", {"pointer": "/to"})
+            issue = Issue(transfer_id, payee, read_amount(amount), backing_minor)
+            return await self._write(request, lambda tx: self._answer(tx, self._issuance.issue(tx, issue)))
+        if backing_minor == 0 or {"to", "amount"} & value.keys():
+            raise Invalid("schema", "`deposit` and `withdraw` name `backing` alone.", {"pointer": "/kind"})
+        moved_minor = backing_minor if kind == "deposit" else -backing_minor
+        return await self._write(
+            request, lambda tx: self._answer(tx, self._issuance.move_reserve(tx, transfer_id, moved_minor))
+        )
+
+    async def open(self, request: Request) -> Answer:
+        value = _OPEN.read(request.body)
+        account_id, key = value["id"], _key(value.get("public_key"))
+        self._ledger.require_enabled()
+        if not accounts.is_holder_id(account_id, self._ledger.node.node_id):
+            message = f"An account is user:NAME or business:NAME, then @{self._ledger.node.node_id}."
+            raise Invalid("bad_account", message, {"pointer": "/id"})
+
+        def unit(tx: Tx) -> Answer:
+            return json_answer(views.account_line(self._ledger.open_account(tx, account_id, key)), 201)
+
+        return await self._write(request, unit)
+
+    async def page(self, request: Request) -> Answer:
+        self._ledger.require_enabled()
+        limit = request.limit
+        after = 0 if request.query["cursor"] is None else request.integer("cursor")
+        found = tables.accounts_page(self._database.points, after, limit + 1)
+        following = f"{_ACCOUNTS}?limit={limit}&cursor={found[limit - 1].number}" if len(found) > limit else None
+        return json_answer({"results": [views.account_line(each) for each in found[:limit]], "next": following})
+
+    async def register_key(self, request: Request) -> Answer:
+        key = _key(_REGISTER.read(request.body)["public_key"])
+
+        def unit(tx: Tx) -> Answer:
+            account = self._ledger.require(tx, request.parameters["id"])
+            if accounts.is_public(account.id):
+                raise refused(Fault.UNKNOWN_ACCOUNT)
+            return json_answer(views.account_line(self._ledger.register_key(tx, account.id, key)))
+
+        return await self._write(request, unit)
+
+    def _answer(self, tx: Tx, done: Done) -> Answer:
+        return json_answer(self._ledger.show(tx, done.transfer), 201 if done.created else 200)
+
+
+def _route(method: str, path: str, handler: Any, summary: str, **extras: Any) -> Route:
+    return Route(method=method, path=path, handler=handler, noun=_NOUN, summary=summary, access=Scope.ADMIN, **extras)
+
+
+def _key(stated: str | None) -> str | None:
+    if stated is None:
+        return None
+    try:
+        return PublicKey.from_pem(stated).to_pem()
+    except ValueError:
+        raise Invalid("bad_key", "A key is Ed25519, as PEM.", {"pointer": "/public_key"}) from None

@@ -1,0 +1,212 @@
+"""`/api/v1/loopcoin/transfers`: orders to pay (§5.2), alone or linked, at once or held."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import structlog
+
+from loopd.api.answers import LD_JSON, Answer, entity_answer, json_answer
+from loopd.api.idempotency import Write
+from loopd.api.loopcoin_callers import READ_REFUSALS, authority_of, check_reader, identify
+from loopd.api.records import DOCUMENT_REFUSALS
+from loopd.api.requests import Request
+from loopd.api.routes import Body, Route, Success
+from loopd.clock import Clock
+from loopd.database import Database, Tx
+from loopd.ledger import tables
+from loopd.ledger.movements import Phase
+from loopd.ledger.orders import Order, read_order
+from loopd.ledger.refusals import Fault
+from loopd.ledger.service import Done, Ledger
+from loopd.protocol.documents import Document, check_document, check_value
+from loopd.protocol.errors import Invalid, Refusal
+from loopd.protocol.json_text import dump_json, read_json
+from loopd.protocol.limits import LINKED_TRANSFERS_MAX
+
+_NOUN: Final = "LoopCoin"
+_ENTITY: Final = "LoopCoinTransfer"
+_PATH: Final = "/api/v1/loopcoin/transfers"
+_LINKED: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "required": ["transfers"],
+    "additionalProperties": False,
+    "properties": {
+        "transfers": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": LINKED_TRANSFERS_MAX,
+            "items": {"$ref": f"#/components/schemas/{_ENTITY}"},
+        }
+    },
+}
+_RESULTS: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "required": ["results"],
+    "properties": {"results": _LINKED["properties"]["transfers"]},
+}
+_ORDER_FAULTS: Final = (
+    *(Fault.BAD_AMOUNT, Fault.NOT_CANONICAL, Fault.WRONG_CURRENCY, Fault.SAME_ACCOUNT, Fault.BAD_SIGNATURE),
+    *(Fault.NOT_AUTHORISED, Fault.OTHER_CONTENT, Fault.BAD_TIME, Fault.RESERVED_ACCOUNT, Fault.OTHER_NODE),
+    *(Fault.UNKNOWN_ACCOUNT, Fault.NO_RATE, Fault.INSUFFICIENT_FUNDS, Fault.INSUFFICIENT_RESERVE),
+)
+_END_FAULTS: Final = (
+    *(Fault.NOT_AUTHORISED, Fault.OF_A_TRANSACTION, Fault.NOT_PENDING, Fault.ALREADY_POSTED),
+    *(Fault.ALREADY_VOIDED, Fault.ALREADY_EXPIRED),
+)
+
+_log = structlog.get_logger(__name__)
+
+
+def refusals(faults: Sequence[Fault], **more: Sequence[str]) -> dict[int, tuple[str, ...]]:
+    """Faults as a route lists them, by status; `more` has further reasons by `sSTATUS`."""
+    found: dict[int, tuple[str, ...]] = {404: ("no_ledger",)}
+    for fault in faults:
+        found[fault.status] = (*found.get(fault.status, ()), fault.reason)
+    for status, reasons in more.items():
+        found[int(status[1:])] = (*found.get(int(status[1:]), ()), *reasons)
+    return found
+
+
+class TransferRoutes:
+    """Order, read, post and void transfers."""
+
+    def __init__(self, ledger: Ledger, database: Database, clock: Clock, write: Write) -> None:
+        self._ledger = ledger
+        self._database = database
+        self._clock = clock
+        self._write = write
+
+    def routes(self) -> list[Route]:
+        shown = Success(description="The transfer and what became of it.", schema=_ENTITY, content_type=LD_JSON)
+        return [
+            Route(
+                method="POST",
+                path=_PATH,
+                handler=self.order,
+                noun=_NOUN,
+                summary="Pay, or hold funds for a payment",
+                description="It takes the Ed25519 signature of the payer's registered key over the RFC 8785 form of "
+                "the transfer without `signature`, or a token bound to the payer's account. With `hold_until` (an "
+                "addition) the funds are reserved and the transfer stays `pending` until it is posted, voided, or that "
+                "moment has come. The same id with the same content is answered 200 with what is stored.",
+                token_shows_more=True,
+                body=Body.REQUIRED,
+                request_schema=_ENTITY,
+                successes={201: shown, 200: shown},
+                refusals=refusals(_ORDER_FAULTS, s400=DOCUMENT_REFUSALS, s503=("decay_due",)),
+            ),
+            Route(
+                method="POST",
+                path=f"{_PATH}/linked",
+                handler=self.order_linked,
+                noun=_NOUN,
+                summary="Several transfers that stand and fall together",
+                description="All are carried out or none; the refusal is that of the first that has one.",
+                token_shows_more=True,
+                body=Body.REQUIRED,
+                request_schema=_LINKED,
+                successes={
+                    201: Success(description="All of them.", schema=_RESULTS),
+                    200: Success(description="Carried out before.", schema=_RESULTS),
+                },
+                refusals=refusals(_ORDER_FAULTS, s400=("personal_data",), s503=("decay_due",)),
+            ),
+            Route(
+                method="GET",
+                path=f"{_PATH}/{{id}}",
+                handler=self.read,
+                noun=_NOUN,
+                summary="Read a transfer",
+                description="For those whose accounts it moves, and the operator. Between the node's own accounts: "
+                "for all.",
+                token_shows_more=True,
+                successes={200: shown},
+                refusals={404: ("no_ledger", "unknown_transfer"), **READ_REFUSALS},
+            ),
+            *(self._end_route(phase, verb) for phase, verb in ((Phase.POST, "Post"), (Phase.VOID, "Void"))),
+        ]
+
+    def _end_route(self, phase: Phase, verb: str) -> Route:
+        async def end(request: Request) -> Answer:
+            return await self._end(request, phase)
+
+        return Route(
+            method="POST",
+            path=f"{_PATH}/{{id}}/{phase.value}",
+            handler=end,
+            noun=_NOUN,
+            summary=f"{verb} a pending transfer",
+            description="By a token bound to the payer's account. What is linked to it ends with it. The same again "
+            "changes nothing.",
+            token_shows_more=True,
+            successes={200: Success(description="How it stands.", schema=_ENTITY, content_type=LD_JSON)},
+            refusals=refusals(_END_FAULTS, s404=("unknown_transfer",)),
+        )
+
+    async def order(self, request: Request) -> Answer:
+        order = self._read(request, check_document(request.body, _ENTITY))
+
+        def unit(tx: Tx) -> Answer:
+            done = self._submit(tx, request, [order])[0]
+            status = 201 if done.created else 200
+            return entity_answer(self._ledger.show(tx, done.transfer), status, {"Location": f"{_PATH}/{order.id}"})
+
+        return await self._write(request, unit)
+
+    async def order_linked(self, request: Request) -> Answer:
+        orders = [self._read(request, document) for document in _documents(request.body)]
+
+        def unit(tx: Tx) -> Answer:
+            done = self._submit(tx, request, orders)
+            results = [self._ledger.show(tx, each.transfer) for each in done]
+            return json_answer({"results": results}, 201 if any(each.created for each in done) else 200)
+
+        return await self._write(request, unit)
+
+    async def read(self, request: Request) -> Answer:
+        points = self._database.points
+        transfer = self._ledger.find_transfer(points, request.parameters["id"])
+        hidden: Refusal | None = None
+        for account_id in (transfer.payer_id, transfer.payee_id):
+            account = tables.find_account(points, account_id, transfer.currency)
+            key = None if account is None else account.public_key
+            try:
+                if check_reader(request, account_id, key, self._clock.now_ms()):
+                    return entity_answer(self._ledger.show(points, transfer))
+            except Refusal as refusal:
+                hidden = refusal
+        if hidden is not None:
+            raise hidden
+        return entity_answer(self._ledger.show(points, transfer))
+
+    async def _end(self, request: Request, phase: Phase) -> Answer:
+        def unit(tx: Tx) -> Answer:
+            ended = self._ledger.end(tx, request.parameters["id"], phase, authority_of(request))
+            return entity_answer(self._ledger.show(tx, ended))
+
+        return await self._write(request, unit)
+
+    def _read(self, request: Request, document: Document) -> Order:
+        order = read_order(document)
+        identify(request, order.payer)
+        return order
+
+    def _submit(self, tx: Tx, request: Request, orders: Sequence[Order]) -> list[Done]:
+        try:
+            return self._ledger.submit(tx, orders, authority_of(request))
+        except Refusal as refusal:
+            _log.info("transfer_refused", transfer=orders[0].id, reason=refusal.reason)
+            raise
+
+
+def _documents(body: bytes) -> list[Document]:
+    """The orders of a linked request."""
+    value = read_json(body)
+    listed = value.get("transfers") if isinstance(value, dict) and len(value) == 1 else None
+    if not isinstance(listed, list) or not 1 <= len(listed) <= LINKED_TRANSFERS_MAX:
+        raise Invalid("schema", f"`transfers` is a list of 1 to {LINKED_TRANSFERS_MAX}.", {"pointer": "/transfers"})
+    found = []
+    for each in listed:
+        check_value(each, _ENTITY)
+        found.append(Document(_ENTITY, each, dump_json(each)))
+    return found
