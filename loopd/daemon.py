@@ -16,8 +16,10 @@ import structlog
 import loopd
 from loopd.api.access import Plane
 from loopd.api.app import ApiServices, App, build_app
+from loopd.api.bids import BidRoutes
 from loopd.api.docs import ApiIdentity
 from loopd.api.events import EventRoutes
+from loopd.api.exchange_entities import ExchangeEntityRoutes
 from loopd.api.federate_announce import FederateAnnounceRoutes
 from loopd.api.federate_mirror import FederateMirrorRoutes, Taker
 from loopd.api.federate_offer import FederateOfferRoutes
@@ -35,7 +37,6 @@ from loopd.api.messages import MessageRoutes
 from loopd.api.metrics import RequestMetrics
 from loopd.api.node import NodeRoutes
 from loopd.api.node_effects import Effect, NodeRequestWriter
-from loopd.api.offers import OfferRoutes
 from loopd.api.openapi import entity_schemas
 from loopd.api.operation import OperationRoutes
 from loopd.api.peers import PeerRoutes
@@ -65,12 +66,15 @@ from loopd.events.pruning import EventPruning
 from loopd.events.service import EventKind, EventLog
 from loopd.events.webhook_rules import Patience
 from loopd.events.webhooks import Webhooks
+from loopd.exchange.lifecycle import Lifecycle
+from loopd.exchange.lifecycle import Ports as LifecyclePorts
 from loopd.exchange.mirror_keeper import MirrorKeeper
 from loopd.exchange.mirror_rules import UPDATE_TYPE
 from loopd.exchange.mirror_telling import MirrorTelling
 from loopd.exchange.mirroring import Mirroring
-from loopd.exchange.ports import NodeAnswer
+from loopd.exchange.ports import NodeAnswer, NoSettlement
 from loopd.exchange.service import Exchange
+from loopd.exchange.timer import ExchangeTimer
 from loopd.exchange.views import MIRROR_PATH, STATUS_TYPE
 from loopd.federation import nodes, own_key
 from loopd.federation.heard import HeardHook, HeardSubjects
@@ -98,7 +102,8 @@ from loopd.protocol.subjects import HeardSubject, SubjectKind
 from loopd.protocol.timestamps import format_timestamp
 from loopd.protocol.vocabulary import DEFAULT_SIGNAL, Feature
 from loopd.registry import offered
-from loopd.registry.service import RecordListener, Registry, release_nothing
+from loopd.registry.service import RecordListener, Registry
+from loopd.registry.stock import Stock
 from loopd.routing.demands import TYPE as DEMAND_TYPE
 from loopd.routing.destinations import Destinations, SignalFetcher
 from loopd.routing.matching import Matching
@@ -217,6 +222,22 @@ class Node:
             self._federation.outbox,
         )
         self._mirror_telling = MirrorTelling(identity, self._clock, nodes, self._federation.outbox)
+        self._lifecycle = Lifecycle(
+            LifecyclePorts(
+                node=identity,
+                clock=self._clock,
+                audit=audit,
+                events=self._events,
+                records=self._registry,
+                stock=Stock(self._registry, self._clock, audit),
+                directory=nodes,
+                mirror=self._mirror_telling,
+                settlement=NoSettlement(),
+                random_hex=secrets.token_hex,
+            ),
+            settings.exchange.match_validity_s * 1000,
+        )
+        self._exchange_timer = ExchangeTimer([self._lifecycle], database, self._clock)
         self._mirroring = Mirroring(identity, self._clock, audit, self._events, lambda: self._mirror_keeper.wake())
         self._mirror_keeper = MirrorKeeper(database, self._clock, self._mirroring, nodes, self._read_signed)
         self._signal_fetcher = SignalFetcher(
@@ -263,6 +284,7 @@ class Node:
         self._deliveries.start()
         self._ledger_due.start()
         await self._voting_time.start()
+        await self._exchange_timer.start()
         self._mirror_keeper.start()
         self._wanted_time.start()
         await self._federation.start(
@@ -285,6 +307,7 @@ class Node:
         await self._voting_time.stop()
         await self._wanted_time.stop()
         await self._ledger_due.stop()
+        await self._exchange_timer.stop()
         await self._signal_fetcher.stop()
         await self._event_pruning.stop()
         await self._mirror_keeper.stop()
@@ -321,8 +344,9 @@ class Node:
             NodeRoutes(self._identity, self._capabilities(), self._statistics, self._card_extras()),
             MaterialRoutes(self._registry, database, write),
             ProductRoutes(self._registry, database, write),
-            StatusUpdateRoutes(SubjectKind.MATERIAL, self._registry, database, write, release_nothing),
-            StatusUpdateRoutes(SubjectKind.PRODUCT, self._registry, database, write, release_nothing),
+            StatusUpdateRoutes(SubjectKind.MATERIAL, self._registry, database, write, self._lifecycle.release),
+            StatusUpdateRoutes(SubjectKind.PRODUCT, self._registry, database, write, self._lifecycle.release),
+            ExchangeEntityRoutes(self._lifecycle, database, write),
             EventRoutes(self._events, self._feed, database, clock),
             SearchRoutes(self._search, self._identity.location),
             WebhookRoutes(self._webhooks, self._deliveries, database),
@@ -333,7 +357,7 @@ class Node:
             FederateAnnounceRoutes(self._federation.flooding),
             FederateOfferRoutes(self._exchange, self._take_bid),
             self._federate_mirror_routes(),
-            OfferRoutes(self._exchange, database, write, self._refresh_signals_of),
+            BidRoutes(self._exchange, database, write, self._refresh_signals_of),
             LoopCostRoutes(self._routing),
             WantedRoutes(self._wanted, database, write),
             LoopCoinRoutes(self._ledger, database, clock),

@@ -10,12 +10,12 @@ from aiohttp import ClientSession
 
 from loopd.api.access import Plane
 from loopd.api.app import ApiServices, build_app
+from loopd.api.bids import BidRoutes
 from loopd.api.docs import ApiIdentity
 from loopd.api.federate_mirror import FederateMirrorRoutes, Taker
 from loopd.api.federate_offer import FederateOfferRoutes
 from loopd.api.idempotency import IdempotentWriter
 from loopd.api.node_effects import AcceptOnce, NodeRequestWriter
-from loopd.api.offers import OfferRoutes
 from loopd.api.openapi import entity_schemas
 from loopd.api.routes import Route
 from loopd.api.settings import ApiSettings
@@ -111,7 +111,7 @@ async def exchange_api(node: ExchangeNode) -> AsyncIterator[ExchangeApi]:
         write = IdempotentWriter(database, clock).write
         once = NodeRequestWriter(database, clock).accept_once
         routes = [
-            *OfferRoutes(node.exchange, database, write, client.refresh_signals).routes(),
+            *BidRoutes(node.exchange, database, write, client.refresh_signals).routes(),
             *FederateOfferRoutes(node.exchange, once).routes(),
             *client.federate_mirror_routes(once),
             *SignalRoutes(node.signals, database).routes(),

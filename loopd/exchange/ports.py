@@ -9,8 +9,10 @@ from loopd.database.writer import Tx
 from loopd.protocol.geo import Location
 from loopd.protocol.lifecycle import MirroredEntity
 from loopd.protocol.nodes import KnownNode
+from loopd.protocol.quantity import Quantity
 from loopd.protocol.subjects import HeardSubject, Subject, SubjectState
 from loopd.protocol.transactions import Transaction
+from loopd.registry.handover import Handover
 from loopd.signals.rules import SignalReading
 
 
@@ -19,6 +21,12 @@ class HomeNode(Protocol):
 
     @property
     def node_id(self) -> str: ...
+
+    @property
+    def city(self) -> str: ...
+
+    @property
+    def endpoint(self) -> str: ...
 
     @property
     def location(self) -> Location: ...
@@ -50,6 +58,22 @@ class Records(Protocol):
 
     def change_state(self, tx: Tx, subject_id: str, state: SubjectState, cause: str) -> Subject:
         """Move a record to another state, audited and announced; Conflict where that may not follow."""
+        ...
+
+
+class Stock(Protocol):
+    """The quantities of the registry's records."""
+
+    def reserve(self, tx: Tx, subject_id: str, quantity: Quantity, cause: str) -> None:
+        """Promise a quantity; Conflict (409) `not_available`, `unit_mismatch`, `quantity_above_available`."""
+        ...
+
+    def release(self, tx: Tx, subject_id: str, quantity: Quantity, cause: str) -> None:
+        """Take a promise back."""
+        ...
+
+    def hand_over(self, tx: Tx, subject_id: str, quantity: Quantity, handover: Handover) -> str | None:
+        """What was reserved has arrived elsewhere; gives the id of the part's record, None for the whole."""
         ...
 
 

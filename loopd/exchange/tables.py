@@ -168,6 +168,13 @@ def release_selection(tx: Tx, number: int, now_ms: int) -> None:
     tx.execute("UPDATE selection SET released_at_ms = ? WHERE number = ?", (now_ms, number))
 
 
+def release_selection_of(tx: Tx, match_id: str, now_ms: int) -> None:
+    """The Match that a selection made has ended, and with it the selection."""
+    tx.execute(
+        "UPDATE selection SET released_at_ms = ? WHERE match_id = ? AND released_at_ms IS NULL", (now_ms, match_id)
+    )
+
+
 def close_bids(tx: Tx, selection: int, outcomes: Iterable[tuple[Judged, BidState]]) -> None:
     """End the bids of a selection, each with the reckoning that it was judged by."""
     tx.executemany(

@@ -25,7 +25,7 @@ INTRODUCED_NODES_MAX = 10_000
 # Handshakes closer together than this do not have every valid announcement sent again.
 FLOODS_AGAIN_SPACING_MS = 60_000
 
-_COLUMNS = "node_id, standing, auth, endpoint, public_key, lat, lon, features, endpoint_by_operator"
+_COLUMNS = "node_id, standing, auth, endpoint, public_key, lat, lon, features, endpoint_by_operator, name"
 
 
 class AddedBy(StrEnum):
@@ -102,6 +102,7 @@ def known_node(row: sqlite3.Row) -> KnownNode:
         location,
         _features(row["features"]),
         bool(row["endpoint_by_operator"]),
+        row["name"],
     )
 
 

@@ -284,3 +284,8 @@ CATALOGUE_ENTRIES_MAX = 100_000
 SEARCH_ENDED_AT_ONCE = 4
 # Records that are entered in one transaction where many wait.
 SEARCH_BACKLOG_AT_ONCE = 500
+
+# Offers and Matches that end in one transaction because they are due; the rest follow.
+DUE_AT_ONCE_MAX = 1_000
+# Versions of one entry that its history shows; an Offer gets two more with each Match, so only a loop reaches it.
+HISTORY_MAX = 1_000

@@ -38,6 +38,7 @@ class KnownNode:
     location: Location | None
     features: frozenset[str]
     named_by_operator: bool
+    name: str | None = None
 
     @property
     def is_loopd(self) -> bool:

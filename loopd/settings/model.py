@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from loopd.api.settings import ApiSettings
 from loopd.database.settings import DatabaseSettings
 from loopd.events.settings import WebhookSettings
+from loopd.exchange.settings import ExchangeSettings
 from loopd.federation.settings import FederationSettings
 from loopd.ledger.settings import LedgerSettings
 from loopd.observe.settings import LogSettings
@@ -145,6 +146,7 @@ class Settings(RoomSettings):
     api: ApiSettings = Field(default_factory=ApiSettings)
     tls: TlsSettings = Field(default_factory=TlsSettings)
     federation: FederationSettings = Field(default_factory=FederationSettings)
+    exchange: ExchangeSettings = Field(default_factory=ExchangeSettings)
     signals: SignalsSettings = Field(default_factory=SignalsSettings)
     webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
     ledger: LedgerSettings = Field(default_factory=LedgerSettings)

@@ -52,7 +52,7 @@ def test_everything_that_is_wrong_is_told_at_once_in_the_order_of_the_file() -> 
         f"munich/loopd.toml:{start + 3}: federation.admission = \"opn\": must be 'manual', 'verified' or 'open' "
         '(allowed: "manual", "verified" or "open")',
         f"munich/loopd.toml:{start + 4}: fed: no such section "
-        "(there are: node, api, tls, federation, signals, webhooks, ledger, database, log, daemon)",
+        "(there are: node, api, tls, federation, exchange, signals, webhooks, ledger, database, log, daemon)",
         f'munich/loopd.toml:{start + 7}: database.readers = "3": must be a valid integer '
         "(allowed: integer from 1 to 64)",
         'LOOPD_DAEMON__DEVELOPMENT: daemon.development = "yes": must be a valid boolean (allowed: true or false)',

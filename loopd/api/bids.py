@@ -106,7 +106,7 @@ _SELECT_REFUSALS: Final = ("already_selected", "not_available", "no_offers", "no
 _BID_CONFLICTS: Final = ("not_available", "origin_unknown", "signals_unknown", "location_unknown")
 
 
-class OfferRoutes:
+class BidRoutes:
     """Bids of this city, the ranked list, the selection; and the operator's bids at other cities."""
 
     def __init__(self, exchange: Exchange, database: Database, write: Write, refresh_signals: RefreshSignals) -> None:
