@@ -42,6 +42,7 @@ from loopd.api.operation import OperationRoutes
 from loopd.api.peers import PeerRoutes
 from loopd.api.product import ProductRoutes
 from loopd.api.requests import Request
+from loopd.api.route import RouteRoutes
 from loopd.api.routes import Route
 from loopd.api.search import SearchRoutes
 from loopd.api.settings import parse_listen_address
@@ -243,22 +244,25 @@ class Node:
         self._signal_fetcher = SignalFetcher(
             identity.node_id, database, self._signals, self._clock, self._refresh_signals_of
         )
+        self._search = Search(identity, database, self._clock, self._registry, self._signals, nodes)
+        matching = Matching(identity, self._clock, offered, HeardSubjects(self._clock), nodes, self._events)
         self._routing = Routing(
             identity,
             database,
             self._clock,
             self._registry,
             HeardSubjects(self._clock),
+            matching,
+            self._federation.announcer,
             Destinations(identity, database, nodes, self._signals, self._clock),
             self._signal_fetcher,
         )
-        self._search = Search(identity, database, self._clock, self._registry, self._signals, nodes)
         self._wanted = Wanted(
             identity,
             self._clock,
             audit,
             self._events,
-            Matching(identity, self._clock, offered, HeardSubjects(self._clock), nodes, self._events),
+            matching,
             nodes,
             self._federation.outbox,
             secrets.token_hex,
@@ -359,6 +363,7 @@ class Node:
             self._federate_mirror_routes(),
             BidRoutes(self._exchange, database, write, self._refresh_signals_of),
             LoopCostRoutes(self._routing),
+            RouteRoutes(self._routing),
             WantedRoutes(self._wanted, database, write),
             LoopCoinRoutes(self._ledger, database, clock),
             LoopCoinTransferRoutes(self._ledger, database, clock, write),

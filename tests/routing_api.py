@@ -13,6 +13,7 @@ from loopd.api.docs import ApiIdentity
 from loopd.api.idempotency import IdempotentWriter
 from loopd.api.loopcost import LoopCostRoutes
 from loopd.api.openapi import entity_schemas
+from loopd.api.route import RouteRoutes
 from loopd.api.routes import Route
 from loopd.api.settings import ApiSettings
 from loopd.api.tokens import TokenStore
@@ -53,7 +54,8 @@ class RoutingApi:
 def routes_of(node: RoutingNode) -> Iterable[Route]:
     """The routes of a node's routing and demand."""
     write = IdempotentWriter(node.database, node.clock).write
-    return [*LoopCostRoutes(node.routing).routes(), *WantedRoutes(node.wanted, node.database, write).routes()]
+    nouns = (LoopCostRoutes(node.routing), RouteRoutes(node.routing), WantedRoutes(node.wanted, node.database, write))
+    return [route for noun in nouns for route in noun.routes()]
 
 
 @asynccontextmanager

@@ -4,25 +4,29 @@ import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
 from loopd.audit.service import AuditLog
-from loopd.database import Database, DatabaseSettings, Tx
+from loopd.database import Database, DatabaseSettings, RowSource, Tx
 from loopd.events.service import EventLog
 from loopd.federation import nodes
 from loopd.federation.heard import HeardSubjects
 from loopd.federation.nodes import AddedBy, Admission
+from loopd.federation.settings import DEFAULT_RINGS
 from loopd.protocol.documents import check_document, dump_json
 from loopd.protocol.geo import Location
 from loopd.protocol.nodes import KnownNode, PeerAuth, Standing
 from loopd.protocol.subjects import HeardSubject
+from loopd.protocol.timestamps import format_timestamp
 from loopd.protocol.vocabulary import LOOPD_FEATURES
 from loopd.registry import offered
 from loopd.registry.service import Registry
 from loopd.routing.destinations import Destinations, SignalFetcher
 from loopd.routing.matching import Matching
+from loopd.routing.route import read_position
 from loopd.routing.service import Routing
 from loopd.routing.wanted import Wanted
 from loopd.signals.service import Signals
@@ -30,6 +34,7 @@ from loopd.signals.settings import SignalsSettings
 from tests.exchange_support import (
     BERLIN,
     CONTEXT,
+    DAY_MS,
     MUNICH,
     NOW_MS,
     VIENNA,
@@ -43,6 +48,23 @@ from tests.support import ManualClock
 T = TypeVar("T")
 
 CITIES = {"munich.loop": MUNICH, "vienna.loop": VIENNA, "berlin.loop": BERLIN}
+
+
+@dataclass(frozen=True)
+class Reached:
+    ring: int
+    offered_since_ms: int
+
+
+class FakeOverflow:
+    """The rings as they come, and how far each subject was announced."""
+
+    def __init__(self) -> None:
+        self.rings = tuple(settings.ring for settings in DEFAULT_RINGS)
+        self.reached_by: dict[str, Reached] = {}
+
+    def reached(self, source: RowSource, subject_id: str) -> Reached | None:
+        return self.reached_by.get(subject_id)
 
 
 class RoutingNode:
@@ -67,7 +89,18 @@ class RoutingNode:
             home, clock, audit, self.events, self.matching, nodes, self.outbox, lambda length: next(self.chance)
         )
         self.registry = Registry(Munich(), clock, audit, self.events, self.announcer, [self.wanted])
-        self.routing = Routing(home, database, clock, self.registry, self.heard, self.destinations, self.fetcher)
+        self.overflow = FakeOverflow()
+        self.routing = Routing(
+            home,
+            database,
+            clock,
+            self.registry,
+            self.heard,
+            self.matching,
+            self.overflow,
+            self.destinations,
+            self.fetcher,
+        )
 
     async def write(self, unit: Callable[[Tx], T]) -> T:
         return await self.database.write(unit)
@@ -101,6 +134,10 @@ class RoutingNode:
         document = check_document(material_json(number, **changes), "MaterialDNA")
         registration = await self.write(lambda tx: self.registry.register(tx, document))
         return registration.record.subject.subject_id
+
+    async def register_product(self, body: bytes) -> None:
+        document = check_document(body, "ProductDNA")
+        await self.write(lambda tx: self.registry.register(tx, document))
 
     async def hear(self, subject: HeardSubject) -> None:
         """Another city's announcement is delivered."""
@@ -171,8 +208,34 @@ class RoutingNode:
         asked = json.loads(json.dumps(question), parse_float=Decimal)
         return dict(await self.routing.loop_costs(asked))
 
+    async def route(self, cursor: str | None = None, limit: int = 100, **question: Any) -> tuple[Any, str | None]:
+        """A page of a route as a client reads it, and the cursor of the next."""
+        asked = json.loads(json.dumps(question), parse_float=Decimal)
+        after = None if cursor is None else read_position(cursor)
+        page, following = await self.routing.route(asked, after, limit)
+        return page, None if following is None else following.text()
+
     async def _fetch(self, node_id: str) -> None:
         self.fetched.append(node_id)
+
+
+def loop_demand(**changes: Any) -> dict[str, Any]:
+    """Vienna looks for 200 kg of organic food."""
+    value = {
+        "@context": CONTEXT,
+        "@type": "LoopDemand",
+        "id": "WNT-000000001",
+        "node": "vienna.loop",
+        "category": "organic-*",
+        "quantity": 200,
+        "unit": "kg",
+        "status": "open",
+        "version": 1,
+        "issued_at": format_timestamp(NOW_MS),
+        "valid_until": format_timestamp(NOW_MS + DAY_MS),
+        **changes,
+    }
+    return {key: stated for key, stated in value.items() if stated is not None}
 
 
 @asynccontextmanager

@@ -59,7 +59,7 @@ _CLOSE: Final = RequestForm(
         "properties": {"status": {"type": "string", "enum": ["fulfilled", "withdrawn"]}},
     }
 )
-_DEMAND: Final[Mapping[str, Any]] = {
+DEMAND: Final[Mapping[str, Any]] = {
     "type": "object",
     "required": ["id", "node", "quantity", "unit", "status", "issued_at", "valid_until"],
     "properties": {
@@ -105,11 +105,11 @@ class WantedRoutes:
         self._write = write
 
     def routes(self) -> list[Route]:
-        demand = Success(description="The demand, with what fits it.", schema=_DEMAND)
+        demand = Success(description="The demand, with what fits it.", schema=DEMAND)
         page = {
             "type": "object",
             "required": ["results", "next"],
-            "properties": {"results": {"type": "array", "items": _DEMAND}, "next": {"type": ["string", "null"]}},
+            "properties": {"results": {"type": "array", "items": DEMAND}, "next": {"type": ["string", "null"]}},
         }
         scope = QueryParameter(
             name="scope",

@@ -130,6 +130,11 @@ BID_STATUS_DELIVERY_MS = 7 * 24 * 3600 * 1000
 RANKED_ORIGINS_REMEMBERED = 64
 # Destinations of one question for a LoopCost; beyond: 400.
 LOOP_COST_DESTINATIONS_MAX = 5_000
+# A page of a route, and the nodes without a rank that it names; the answer tells how many there are.
+ROUTE_LIMIT_MAX = 100
+UNRANKED_NAMED_MAX = 100
+# Demands that a route is compared with, the oldest first; beyond, they are not shown.
+ROUTE_DEMANDS_MAX = 2_000
 # Nodes that wait for their signals to be fetched; beyond, they are left for the next question.
 SIGNALS_WAITING_MAX = 1_000
 # The least time between two attempts at one node's signals, however often somebody asks for a cost.

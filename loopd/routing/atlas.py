@@ -1,5 +1,6 @@
 """Every known node as a destination, laid out so that thousands are ranked in milliseconds. Pure."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import asin, cos, radians, sin, sqrt
@@ -7,7 +8,7 @@ from typing import Final
 
 from loopd.protocol.geo import MEAN_EARTH_RADIUS_KM, Location
 from loopd.protocol.limits import RANKED_ORIGINS_REMEMBERED
-from loopd.protocol.loopcost import BASIS_POINTS, DISTANCE_COST_LC_PER_KM, LoopCost
+from loopd.protocol.loopcost import BASIS_POINTS, DISTANCE_COST_LC_PER_KM, LoopCost, local_cost
 from loopd.protocol.money import MINOR_PER_LC
 from loopd.protocol.vocabulary import DEFAULT_SIGNAL
 from loopd.signals.rules import SignalConfiguration
@@ -36,14 +37,15 @@ class Departure:
     export_basis_points: int
 
 
+# A destination's LoopCost in hundredths of an LC, its distance in metres, and its index in the atlas.
+Ranked = tuple[int, int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """All destinations that have a cost, lowest first, ties nearer first, then by node id.
+    """All destinations that have a cost, lowest first, ties nearer first, then by node id."""
 
-    Each is (total in hundredths of an LC, distance in metres, index in the atlas).
-    """
-
-    ranked: Sequence[tuple[int, int, int]]
+    ranked: Sequence[Ranked]
     signals_unknown: Sequence[str]
     location_unknown: Sequence[str]
 
@@ -63,6 +65,21 @@ class Atlas:
         index = self._index.get(node_id)
         return None if index is None else self.places[index]
 
+    def index_of(self, node_id: str) -> int | None:
+        """The place of a node in `places`."""
+        return self._index.get(node_id)
+
+    def index_after(self, node_id: str) -> int:
+        """The place of the first node whose id is not before this one."""
+        return bisect_left(self.places, node_id, key=lambda place: place.node_id)
+
+    def cost_at(self, base_minor: int, departure: Departure, category: str, ranked: Ranked) -> LoopCost:
+        """The components of a ranked destination's cost."""
+        _, metres, index = ranked
+        if self.places[index].node_id == departure.node_id:
+            return local_cost(base_minor)
+        return cost_of(base_minor, departure.export_basis_points, self._signals_of(category)[index], metres)
+
     def rank(self, base_minor: int, departure: Departure, category: str) -> Ranking:
         """Every destination by its LoopCost (§7.1) for a price in hundredths of the seller's LC.
 
@@ -72,9 +89,9 @@ class Atlas:
         exported_minor = base_minor + penalty_minor(base_minor, departure.export_basis_points)
         # The few values that signals have, so that none is multiplied twice.
         imported_minor: dict[int, int] = {}
-        ranked: list[tuple[int, int, int]] = []
+        ranked: list[Ranked] = []
         unknown: list[int] = []
-        charges, ways = self._signals_of(category), self._metres_from(departure.location)
+        charges, ways = self._signals_of(category), self.metres_from(departure.location)
         for index, (basis_points, metres) in enumerate(zip(charges, ways, strict=True)):
             if basis_points < 0 or metres < 0:
                 unknown.append(index)
@@ -100,7 +117,7 @@ class Atlas:
             self._basis_points[category] = found
         return found
 
-    def _metres_from(self, origin: Location) -> list[int]:
+    def metres_from(self, origin: Location) -> list[int]:
         """The great circle from a point to each destination, in metres; -1 where its place is not known."""
         found = self._metres.get(origin)
         if found is None:

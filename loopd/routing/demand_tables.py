@@ -1,9 +1,10 @@
 """Demand's SQL: what is looked for, by whom, what it was matched with, and which peer was told."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 from loopd.database import Reader, RowSource, Tx
 from loopd.protocol.geo import Location
@@ -120,36 +121,49 @@ def candidates(source: RowSource, supply: Supply, now_ms: int, own: bool | None 
 
     `own`: of this city alone, or of others alone.
     """
-    if supply.category is None or supply.left is None:
-        return
-    patterns = patterns_for(supply.category)
-    latitude = None if supply.location is None else supply.location.lat
-    marks = ", ".join("?" * len(patterns))
     after = 0
-    while True:
-        rows = source.all(
-            f"""SELECT * FROM demand WHERE state = 'open' AND kind = ? AND pattern IN ({marks}) AND dimension = ?
-            AND number > ? AND base_quantity <= ? AND valid_until_ms > ?
-            AND (? IS NULL OR own = ?) AND (? IS NULL OR ? BETWEEN south AND north)
-            ORDER BY number LIMIT ?""",
-            (
-                supply.kind.value,
-                *patterns,
-                supply.left.dimension.value,
-                after,
-                base_quantity_text(supply.left),
-                now_ms,
-                own,
-                own,
-                latitude,
-                latitude,
-                _CANDIDATES,
-            ),
-        )
+    while (query := _candidates(supply, now_ms, own, after)) is not None:
+        rows = source.all(*query)
         yield from map(demand_of, rows)
         if len(rows) < _CANDIDATES:
             return
         after = rows[-1]["number"]
+
+
+async def first_candidates(reader: Reader, supply: Supply, now_ms: int, most: int) -> list[Demand]:
+    """The same beside the writer, at least the first `most` of them."""
+    found: list[Demand] = []
+    after = 0
+    while len(found) < most and (query := _candidates(supply, now_ms, None, after)) is not None:
+        rows = await reader.all(*query)
+        found += map(demand_of, rows)
+        if len(rows) < _CANDIDATES:
+            break
+        after = rows[-1]["number"]
+    return found
+
+
+def _candidates(supply: Supply, now_ms: int, own: bool | None, after: int) -> tuple[str, Sequence[Any]] | None:
+    if supply.category is None or supply.left is None:
+        return None
+    patterns = patterns_for(supply.category)
+    latitude = None if supply.location is None else supply.location.lat
+    sql = f"""SELECT * FROM demand WHERE state = 'open' AND kind = ? AND pattern IN ({", ".join("?" * len(patterns))})
+        AND dimension = ? AND number > ? AND base_quantity <= ? AND valid_until_ms > ?
+        AND (? IS NULL OR own = ?) AND (? IS NULL OR ? BETWEEN south AND north) ORDER BY number LIMIT ?"""
+    return sql, (
+        supply.kind.value,
+        *patterns,
+        supply.left.dimension.value,
+        after,
+        base_quantity_text(supply.left),
+        now_ms,
+        own,
+        own,
+        latitude,
+        latitude,
+        _CANDIDATES,
+    )
 
 
 # Matches

@@ -4,14 +4,15 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from math import inf
 from typing import Any, Final
 
 from loopd.exchange.rules import great_circle_km, invalid
 from loopd.gossip.rings import Ring
 from loopd.protocol.geo import Location
-from loopd.protocol.limits import DISTANCE_MAX_KM
+from loopd.protocol.limits import AMOUNT_MAX_LC, DISTANCE_MAX_KM
 from loopd.protocol.loopcost import LoopCost, cross_node_cost, local_cost
-from loopd.protocol.money import parse_amount
+from loopd.protocol.money import parse_amount, round_half_even
 from loopd.protocol.subjects import SubjectKind
 from loopd.protocol.vocabulary import DEFAULT_SIGNAL
 from loopd.routing.atlas import Departure, Place
@@ -47,6 +48,16 @@ def read_base_price(value: Mapping[str, Any]) -> int | None:
         return parse_amount(value["base_price"])
     except ValueError as error:
         raise invalid("bad_amount", "/base_price", str(error)) from None
+
+
+def price_of(value: Mapping[str, Any], asking_lc: Decimal | None) -> int:
+    """The price of a question, or what is asked for the subject; Invalid (400) `bad_amount`, `no_price`."""
+    stated = read_base_price(value)
+    if stated is not None:
+        return stated
+    if asking_lc is None or asking_lc > AMOUNT_MAX_LC:
+        raise invalid("no_price", "/base_price", "no price is asked for it, so state one")
+    return round_half_even(asking_lc)
 
 
 def read_subject(value: Mapping[str, Any]) -> tuple[SubjectKind, str] | None:
@@ -122,11 +133,15 @@ def cost_of_way(base_minor: int, departure: Departure, place: Place, way: Way, c
     return Costed(place.node_id, cost, distance_km, now_ms >= place.configuration.valid_until_ms)
 
 
-def ring_of(rings: Sequence[Ring], metres: int) -> int | None:
-    """The place in the plan of the narrowest ring that reaches so far; None beyond the last."""
-    bounds = [float("inf") if ring.radius_km is None else ring.radius_km * METRES_PER_KM for ring in rings]
+def ring_bounds(rings: Sequence[Ring]) -> list[float]:
+    """How far each ring reaches, in metres."""
+    return [inf if ring.radius_km is None else ring.radius_km * METRES_PER_KM for ring in rings]
+
+
+def ring_within(bounds: Sequence[float], metres: int) -> int | None:
+    """The place in the plan of the narrowest ring that reaches so far; None beyond the last, or for no distance."""
     number = bisect_left(bounds, metres)
-    return number if number < len(bounds) else None
+    return number if metres >= 0 and number < len(bounds) else None
 
 
 def lies_within(origin: Location, place: Location, radius_km: Decimal | None) -> bool:

@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
+from loopd.protocol.limits import UNRANKED_NAMED_MAX
 from loopd.protocol.loopcost import LoopCost
 from loopd.protocol.money import amount_json
 from loopd.protocol.timestamps import format_timestamp
 from loopd.routing.atlas import Departure
 from loopd.routing.demand_tables import Match
 from loopd.routing.demands import CATEGORY_KEYS, TYPE, Demand
+from loopd.routing.ladder import Rung
+from loopd.routing.route import Page, Question
 from loopd.routing.rules import METRES_PER_KM, Costed
 from loopd.signals.rules import SignalReading, signal_json
 
@@ -40,6 +43,48 @@ def loop_costs_json(
         "signals_unknown": list(signals_unknown),
         "location_unknown": list(location_unknown),
     }
+
+
+def route_json(question: Question, page: Page, now_ms: int) -> dict[str, Any]:
+    """A page of a route, without its `next`. Of the nodes that cannot be ranked the first are named."""
+    return {
+        question.kind.value: question.subject_id,
+        "category": question.category,
+        "base_price": amount_json(question.base_minor),
+        "origin": origin_json(question.departure, question.export),
+        "ladder": [_rung_json(rung) for rung in page.ladder],
+        "results": [
+            {
+                "rank": entry.rank,
+                "node": entry.node_id,
+                **cost_json(entry.cost),
+                "distance_km": km_json(entry.metres),
+                "ring": entry.ring,
+                "stale_signals": entry.stale_signals,
+                "wanted": [demand_json(demand, now_ms) for demand in entry.demands],
+            }
+            for entry in page.entries
+        ],
+        "total": page.total,
+        "signals_unknown": _some(page.signals_unknown),
+        "location_unknown": _some(page.location_unknown),
+    }
+
+
+def _rung_json(rung: Rung) -> dict[str, Any]:
+    return {
+        "ring": rung.ring,
+        "radius_km": rung.radius_km,
+        "open": rung.open,
+        "opens_at": None if rung.opens_at_ms is None else format_timestamp(rung.opens_at_ms),
+        "destinations": rung.destinations,
+        "wanting": rung.wanting,
+        "lowest_loop_cost": None if rung.lowest is None else amount_json(rung.lowest[0]),
+    }
+
+
+def _some(node_ids: Sequence[str]) -> dict[str, Any]:
+    return {"count": len(node_ids), "nodes": list(node_ids[:UNRANKED_NAMED_MAX])}
 
 
 def origin_json(departure: Departure, export: SignalReading) -> dict[str, Any]:

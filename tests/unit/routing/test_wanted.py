@@ -13,34 +13,15 @@ from loopd.protocol.subjects import SubjectState
 from loopd.protocol.timestamps import format_timestamp
 from loopd.routing.demands import DemandState
 from loopd.routing.wanted_time import WantedTime
-from tests.exchange_support import BERLIN, CONTEXT, DAY_MS, GRAIN, NOW_MS, VIENNA, Home, heard_grain, reason_of
+from tests.exchange_support import BERLIN, DAY_MS, GRAIN, NOW_MS, VIENNA, Home, heard_grain, reason_of
 from tests.registry_support import material_id
-from tests.routing_support import RoutingNode, routing_node
+from tests.routing_support import RoutingNode, loop_demand, routing_node
 
 
 @pytest.fixture
 async def munich(tmp_path: Path) -> AsyncIterator[RoutingNode]:
     async with routing_node(tmp_path) as node:
         yield node
-
-
-def loop_demand(**changes: Any) -> dict[str, Any]:
-    """Vienna looks for 200 kg of organic food."""
-    value = {
-        "@context": CONTEXT,
-        "@type": "LoopDemand",
-        "id": "WNT-000000001",
-        "node": "vienna.loop",
-        "category": "organic-*",
-        "quantity": 200,
-        "unit": "kg",
-        "status": "open",
-        "version": 1,
-        "issued_at": format_timestamp(NOW_MS),
-        "valid_until": format_timestamp(NOW_MS + DAY_MS),
-        **changes,
-    }
-    return {key: stated for key, stated in value.items() if stated is not None}
 
 
 # This city's demand
