@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, str] = {
     "material": "loopd.cli.material:material",
     "offer": "loopd.cli.offer:offer",
     "vote": "loopd.cli.vote:vote",
+    "ledger": "loopd.cli.ledger:ledger",
     "events": "loopd.cli.events:events",
     "webhook": "loopd.cli.webhook:webhook",
     "explain": "loopd.cli.explain:explain",

@@ -1,0 +1,224 @@
+"""`loopd ledger`: the city's money. What only reads opens the database itself, the daemon running or not."""
+
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from loopd.cli.admin_client import call
+from loopd.cli.failure import Failure
+from loopd.cli.options import DecimalParameter, directory_argument, json_option
+from loopd.cli.output import print_fields, print_json, print_table
+from loopd.database.connection import check_ours, connect
+from loopd.database.rows import ConnectionRows
+from loopd.directory import NodeDirectory
+from loopd.ledger import checks
+from loopd.ledger.export import journal
+from loopd.protocol.limits import LIST_LIMIT_MAX
+from loopd.protocol.money import amount_json
+from loopd.settings import load_settings
+
+_ACCOUNTS = "/admin/v1/ledger/accounts"
+_MONEY = DecimalParameter(2)
+_BUSY_TIMEOUT_S = 5.0
+
+
+@click.group()
+def ledger() -> None:
+    """The city's currency: accounts, issuance, and books that can be checked."""
+
+
+@contextmanager
+def _books(directory: NodeDirectory) -> Iterator[ConnectionRows]:
+    """The books of one moment, read from the file."""
+    check_ours(directory.database_file)
+    connection = connect(directory.database_file, busy_timeout_s=_BUSY_TIMEOUT_S, read_only=True)
+    try:
+        connection.execute("BEGIN")
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'ledger_entry'").fetchone() is None:
+            raise Failure("the database is older than this program: start the daemon once")
+        yield ConnectionRows(connection)
+    except sqlite3.Error as error:
+        raise Failure(f"the books cannot be read: {error}") from None
+    finally:
+        connection.close()
+
+
+@ledger.command()
+@directory_argument
+@json_option
+def check(directory: NodeDirectory, as_json: bool) -> None:
+    """Recompute every invariant of the books from the raw entries; exit 1 if one is broken."""
+    with _books(directory) as source:
+        findings = checks.check(source)
+    if as_json:
+        print_json([{"invariant": each.invariant, "holds": each.holds, "broken": each.broken} for each in findings])
+    else:
+        rows = [["holds" if each.holds else "BROKEN", each.invariant, ", ".join(each.broken)] for each in findings]
+        print_table(("", "invariant", "where"), rows, "")
+    broken = sum(not each.holds for each in findings)
+    if broken:
+        raise Failure(f"{broken} of {len(findings)} invariants are broken")
+
+
+@ledger.command(name="trial-balance")
+@directory_argument
+@json_option
+def trial_balance(directory: NodeDirectory, as_json: bool) -> None:
+    """Show every account's debits, credits and balance, and that each currency sums to nothing."""
+    with _books(directory) as source:
+        lines = checks.trial_balance(source)
+    columns = ("account", "currency", "debits", "credits", "balance", "held")
+    rows: list[list[Any]] = [
+        [line.account, line.currency, *map(amount_json, (line.debits_minor, line.credits_minor)),
+         amount_json(line.balance_minor), amount_json(line.held_minor)]
+        for line in lines
+    ]  # fmt: skip
+    for currency in sorted({line.currency for line in lines}):
+        total_minor = sum(line.balance_minor for line in lines if line.currency == currency)
+        rows.append(["total", currency, None, None, amount_json(total_minor), None])
+    if as_json:
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        print_table(columns, rows, "There are no accounts.")
+
+
+@ledger.command()
+@directory_argument
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
+def export(directory: NodeDirectory, file: Path | None) -> None:
+    """Write the books as a Beancount journal to FILE, or to standard output. It names every account: keep it safe."""
+    node_id = load_settings(directory.root).node.id
+    with _books(directory) as source:
+        if file is None:
+            for line in journal(source, node_id):
+                click.echo(line)
+            return
+        with file.open("x", encoding="utf-8") as target:
+            target.writelines(f"{line}\n" for line in journal(source, node_id))
+    click.echo(str(file))
+
+
+@ledger.group()
+def account() -> None:
+    """Accounts of people and businesses."""
+
+
+@account.command()
+@directory_argument
+@click.argument("account_id", metavar="ACCOUNT")
+@click.option("--key", "key_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its key, PEM.")
+@json_option
+def add(directory: NodeDirectory, account_id: str, key_file: Path | None, as_json: bool) -> None:
+    """Open ACCOUNT, such as user:maria@munich.loop. With a key its holder signs; without, a token pays."""
+    body = {"id": account_id}
+    if key_file is not None:
+        body["public_key"] = key_file.read_text(encoding="ascii")
+    answer = call(directory, "POST", _ACCOUNTS, body)
+    print_json(answer) if as_json else print_fields(answer)
+
+
+@account.command(name="list")
+@directory_argument
+@json_option
+def list_accounts(directory: NodeDirectory, as_json: bool) -> None:
+    """List all accounts with their balances, the node's own too."""
+    found: list[dict[str, Any]] = []
+    path: str | None = f"{_ACCOUNTS}?limit={LIST_LIMIT_MAX}"
+    while path is not None:
+        page = call(directory, "GET", path)
+        found += page["results"]
+        path = page["next"]
+    if as_json:
+        print_json(found)
+        return
+    columns = ("id", "currency", "balance", "held", "has_key", "opened_at")
+    print_table(columns, [[each[column] for column in columns] for each in found], "There are no accounts.")
+
+
+@ledger.command()
+@directory_argument
+@click.argument("account_id", metavar="ACCOUNT")
+@click.argument("amount", type=_MONEY)
+@click.option("--backing", type=_MONEY, help="What is taken into the reserve for it, in the backing currency.")
+@click.option("--id", "transfer_id", type=click.UUID, help="The transfer's id, to repeat a command without effect.")
+@json_option
+def issue(
+    directory: NodeDirectory,
+    account_id: str,
+    amount: Decimal,
+    backing: Decimal | None,
+    transfer_id: uuid.UUID | None,
+    as_json: bool,
+) -> None:
+    """Issue AMOUNT of LC to ACCOUNT, within max_issuance and what the reserve covers."""
+    body: dict[str, Any] = {"id": str(transfer_id or uuid.uuid4()), "to": account_id, "amount": amount}
+    if backing:
+        body["backing"] = backing
+    _show(call(directory, "POST", "/api/v1/loopcoin/issuance", body), as_json)
+
+
+@ledger.command()
+@directory_argument
+@click.argument("payer", metavar="FROM")
+@click.argument("payee", metavar="TO")
+@click.argument("amount", type=_MONEY)
+@click.option("--memo", help="At most 200 characters, and no personal data.")
+@click.option("--id", "transfer_id", type=click.UUID, help="The transfer's id, to repeat a command without effect.")
+@json_option
+def pay(
+    directory: NodeDirectory,
+    payer: str,
+    payee: str,
+    amount: Decimal,
+    memo: str | None,
+    transfer_id: uuid.UUID | None,
+    as_json: bool,
+) -> None:
+    """Pay AMOUNT of LC from one of the node's own accounts, such as node:community-fund@..., to any other.
+
+    From a person's or a business's account only its holder pays.
+    """
+    config = call(directory, "GET", "/api/v1/loopcoin/config")
+    body = {
+        "@context": config["@context"],
+        "@type": "LoopCoinTransfer",
+        "id": str(transfer_id or uuid.uuid4()),
+        "from": payer,
+        "to": payee,
+        "amount": amount,
+        "currency": config["currency_code"],
+        "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    if memo is not None:
+        body["memo"] = memo
+    _show(call(directory, "POST", "/api/v1/loopcoin/transfers", body), as_json)
+
+
+@ledger.command()
+@directory_argument
+@click.argument("account_id", metavar="ACCOUNT")
+@json_option
+def show(directory: NodeDirectory, account_id: str, as_json: bool) -> None:
+    """Show ACCOUNT: its balance, its lots with the moment at which each loses value, and what is pending."""
+    answer = call(directory, "GET", f"/api/v1/loopcoin/accounts/{quote(account_id, safe=':@')}")
+    if as_json:
+        print_json(answer)
+        return
+    print_fields({name: answer[name] for name in ("id", "currency", "balance", "held", "available")})
+    columns = ("issued", "amount", "held", "loses_value_at")
+    print_table(columns, [[lot[column] for column in columns] for lot in answer.get("lots", [])], "There are no lots.")
+
+
+def _show(answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(answer)
+    else:
+        print_fields({name: answer[name] for name in ("id", "from", "to", "amount", "currency", "status")})

@@ -1,0 +1,193 @@
+"""Every invariant of the books, recomputed from the raw entries. Reads alone; a million entries take seconds."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from loopd.database.rows import RowSource
+from loopd.ledger.accounts import Role
+
+# Broken places told of one invariant; the first show what happened.
+_SHOWN: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One invariant: whether it holds, and where it does not."""
+
+    invariant: str
+    broken: Sequence[str]
+
+    @property
+    def holds(self) -> bool:
+        return not self.broken
+
+
+# Each query gives a row for every place that is wrong; its first column names the place.
+_QUERIES: Final[Sequence[tuple[str, str]]] = (
+    (
+        "debits equal credits in every transfer",
+        "SELECT transfer FROM ledger_entry GROUP BY transfer HAVING sum(amount_minor) <> 0",
+    ),
+    (
+        "both accounts of a transfer have one currency",
+        "SELECT t.id FROM ledger_transfer t JOIN ledger_account p ON p.number = t.payer "
+        "JOIN ledger_account q ON q.number = t.payee WHERE p.currency <> q.currency",
+    ),
+    (
+        "what was posted moved its amount, and nothing else moved",
+        "SELECT t.id FROM ledger_transfer t LEFT JOIN "
+        "(SELECT transfer, account, sum(amount_minor) AS minor FROM ledger_entry GROUP BY transfer, account) e "
+        "ON e.transfer = t.number GROUP BY t.number "
+        "HAVING sum(e.account = t.payer AND e.minor = -t.amount_minor) IS NOT "
+        "CASE WHEN t.phase IN ('posted', 'post') THEN 1 END "
+        "OR sum(e.account = t.payee AND e.minor = t.amount_minor) IS NOT "
+        "CASE WHEN t.phase IN ('posted', 'post') THEN 1 END "
+        "OR count(e.account) <> 2 * (t.phase IN ('posted', 'post'))",
+    ),
+    (
+        "an entry is dated as its transfer",
+        "SELECT t.id FROM ledger_entry e JOIN ledger_transfer t ON t.number = e.transfer WHERE e.at_ms <> t.at_ms",
+    ),
+    (
+        "balances are the sums of their entries",
+        "SELECT a.id FROM ledger_account a LEFT JOIN "
+        "(SELECT account, sum(amount_minor) AS minor FROM ledger_entry GROUP BY account) e ON e.account = a.number "
+        "WHERE a.balance_minor <> coalesce(e.minor, 0)",
+    ),
+    (
+        "lots are the sums of their entries",
+        "SELECT account FROM (SELECT account, issue_day, amount_minor FROM ledger_lot UNION ALL "
+        "SELECT account, issue_day, -amount_minor FROM ledger_entry WHERE issue_day >= 0) "
+        "GROUP BY account, issue_day HAVING sum(amount_minor) <> 0",
+    ),
+    (
+        "the lots of an account are its balance, and only holders have lots",
+        "SELECT a.id FROM ledger_account a LEFT JOIN "
+        "(SELECT account, sum(amount_minor) AS minor FROM ledger_lot GROUP BY account) l ON l.account = a.number "
+        "WHERE CASE a.role WHEN 'holder' THEN a.balance_minor <> coalesce(l.minor, 0) ELSE l.minor IS NOT NULL END",
+    ),
+    (
+        "entries have an issue day where the account has lots, and only there",
+        "SELECT a.id FROM ledger_entry e JOIN ledger_account a ON a.number = e.account "
+        "WHERE (e.issue_day >= 0) <> (a.role = 'holder')",
+    ),
+    (
+        "what is held is what is pending",
+        "SELECT a.id FROM ledger_account a LEFT JOIN (SELECT h.payer, sum(t.amount_minor) AS minor FROM ledger_hold h "
+        "JOIN ledger_transfer t ON t.number = h.transfer WHERE h.state = 'pending' GROUP BY h.payer) p "
+        "ON p.payer = a.number WHERE a.held_minor <> coalesce(p.minor, 0)",
+    ),
+    (
+        "what is held of a lot is what pending transfers hold of it",
+        "SELECT account FROM (SELECT account, issue_day, held_minor AS minor FROM ledger_lot UNION ALL "
+        "SELECT h.payer, l.issue_day, -l.amount_minor FROM ledger_hold_lot l JOIN ledger_hold h ON h.transfer = l.hold "
+        "WHERE h.state = 'pending' AND l.issue_day >= 0) GROUP BY account, issue_day HAVING sum(minor) <> 0",
+    ),
+    (
+        "a pending transfer ended as its end says, once",
+        "SELECT t.id FROM ledger_transfer t LEFT JOIN ledger_hold h ON h.transfer = t.number "
+        "LEFT JOIN ledger_transfer e ON e.pending = t.number WHERE (t.phase = 'pending') <> (h.transfer IS NOT NULL) "
+        "OR (t.phase = 'pending' AND h.state <> coalesce(CASE e.phase WHEN 'post' THEN 'posted' "
+        "WHEN 'void' THEN 'voided' WHEN 'expire' THEN 'expired' END, 'pending')) "
+        "OR (e.number IS NOT NULL AND (e.payer <> t.payer OR e.payee <> t.payee OR e.amount_minor <> t.amount_minor))",
+    ),
+    (
+        "nothing is spent that is not there",
+        "SELECT id FROM ledger_account WHERE balance_minor < held_minor AND role NOT IN ('issuance', 'clearing')",
+    ),
+    (
+        "closing balances are the sums of the days up to them",
+        "SELECT account FROM (SELECT c.account, c.balance_minor, sum(coalesce(d.minor, 0)) "
+        "OVER (PARTITION BY c.account ORDER BY c.day) AS minor FROM ledger_closing c LEFT JOIN "
+        "(SELECT account, at_ms / 86400000 AS day, sum(amount_minor) AS minor FROM ledger_entry GROUP BY 1, 2) d "
+        "ON d.account = c.account AND d.day = c.day) WHERE balance_minor <> minor",
+    ),
+    (
+        "what is linked stood or fell together",
+        "SELECT link FROM ledger_transfer LEFT JOIN ledger_hold h ON h.transfer = number WHERE link IS NOT NULL "
+        "AND phase = 'pending' GROUP BY link HAVING count(DISTINCT h.state) > 1 AND max(h.expires_at_ms) IS NULL",
+    ),
+    (
+        "a settlement's lines are its transfers",
+        "SELECT s.transaction_id FROM ledger_settlement s LEFT JOIN ledger_transfer t "
+        "ON t.link = s.link AND t.phase = 'pending' AND t.kind = 'settlement' LEFT JOIN ledger_hold h "
+        "ON h.transfer = t.number GROUP BY s.seller_node, s.transaction_id "
+        "HAVING coalesce(sum(t.amount_minor), 0) <> s.total_minor OR sum(h.state <> CASE s.state "
+        "WHEN 'posted' THEN 'posted' WHEN 'voided' THEN 'voided' ELSE 'pending' END) > 0",
+    ),
+)
+
+
+def check(source: RowSource, progress: Callable[[str], None] = lambda _: None) -> list[Finding]:
+    """All invariants, each with the first places where it is broken. `progress` hears of each as it is begun."""
+    found = []
+    for invariant, query in _QUERIES:
+        progress(invariant)
+        rows = source.all(f"{query} LIMIT {_SHOWN}")
+        found.append(Finding(invariant, [str(row[0]) for row in rows]))
+    found.append(_conservation(source))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Conservation:
+    """Where the money of one currency came from and is, all in hundredths."""
+
+    currency: str
+    issued_minor: int
+    received_minor: int
+    holdings_minor: int
+    redeemed_minor: int
+    sent_minor: int
+
+    @property
+    def holds(self) -> bool:
+        """What came in is still there or went out."""
+        came = self.issued_minor + self.received_minor
+        return came == self.holdings_minor + self.redeemed_minor + self.sent_minor
+
+
+def conservation(source: RowSource) -> list[Conservation]:
+    """Issued + received = holdings + redeemed + sent, for each currency, from the entries."""
+    rows = source.all(
+        "SELECT a.currency, "
+        "coalesce(sum(CASE WHEN a.role = :issuance AND e.minor < 0 THEN -e.minor END), 0) AS issued, "
+        "coalesce(sum(CASE WHEN a.role = :clearing AND e.minor < 0 THEN -e.minor END), 0) AS received, "
+        "coalesce(sum(CASE WHEN a.role NOT IN (:issuance, :clearing) THEN e.minor END), 0) AS holdings, "
+        "coalesce(sum(CASE WHEN a.role = :issuance AND e.minor > 0 THEN e.minor END), 0) AS redeemed, "
+        "coalesce(sum(CASE WHEN a.role = :clearing AND e.minor > 0 THEN e.minor END), 0) AS sent "
+        "FROM (SELECT account, transfer, sum(amount_minor) AS minor FROM ledger_entry GROUP BY account, transfer) e "
+        "JOIN ledger_account a ON a.number = e.account GROUP BY a.currency ORDER BY a.currency",
+        {"issuance": Role.ISSUANCE, "clearing": Role.CLEARING},
+    )
+    return [Conservation(*row) for row in rows]
+
+
+def _conservation(source: RowSource) -> Finding:
+    broken = [each.currency for each in conservation(source) if not each.holds]
+    return Finding("issued + received = holdings + redeemed + sent", broken)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialLine:
+    """An account with what was debited and credited on it, from the entries."""
+
+    account: str
+    currency: str
+    debits_minor: int
+    credits_minor: int
+    balance_minor: int
+    held_minor: int
+
+
+def trial_balance(source: RowSource) -> list[TrialLine]:
+    """Every account with its turnover, by currency and id."""
+    rows = source.all(
+        "SELECT a.id, a.currency, "
+        "coalesce(sum(CASE WHEN e.amount_minor < 0 THEN -e.amount_minor END), 0), "
+        "coalesce(sum(CASE WHEN e.amount_minor > 0 THEN e.amount_minor END), 0), a.balance_minor, a.held_minor "
+        "FROM ledger_account a LEFT JOIN ledger_entry e ON e.account = a.number "
+        "GROUP BY a.number ORDER BY a.currency, a.id"
+    )
+    return [TrialLine(*row) for row in rows]
