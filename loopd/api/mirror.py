@@ -6,15 +6,15 @@ from urllib.parse import urlencode
 
 from loopd.api.answers import Answer, json_answer
 from loopd.api.idempotency import Write
+from loopd.api.request_form import RequestForm
 from loopd.api.requests import Request
 from loopd.api.routes import LIMIT, Body, QueryParameter, Route, Scope, Success
-from loopd.database import Database
+from loopd.database import Database, Tx
 from loopd.exchange.mirror_requests import StatusRequests
 from loopd.exchange.mirror_rules import EntityKey, RequestState
 from loopd.exchange.mirroring import Mirroring
 from loopd.protocol.documents import refuse_personal_data
-from loopd.protocol.errors import Invalid, NotFound
-from loopd.protocol.json_text import read_json
+from loopd.protocol.errors import NotFound
 from loopd.protocol.lifecycle import MirroredEntity
 
 _PATH: Final = "/api/v1/mirror"
@@ -65,15 +65,17 @@ _MIRRORED: Final[Mapping[str, Any]] = {
         "request": {"description": "The last wish of this node, or null.", "oneOf": [_REQUEST, {"type": "null"}]},
     },
 }
-_WISH: Final[Mapping[str, Any]] = {
-    "type": "object",
-    "required": ["status"],
-    "additionalProperties": False,
-    "properties": {
-        "status": {"type": "string", "description": "The status that is wished for."},
-        "reason": {"type": "string", "maxLength": _REASON_MAX_CHARACTERS},
-    },
-}
+_WISH: Final = RequestForm(
+    {
+        "type": "object",
+        "required": ["status"],
+        "additionalProperties": False,
+        "properties": {
+            "status": {"type": "string", "description": "The status that is wished for."},
+            "reason": {"type": "string", "maxLength": _REASON_MAX_CHARACTERS},
+        },
+    }
+)
 
 
 class MirrorRoutes:
@@ -120,7 +122,7 @@ class MirrorRoutes:
                 "`request`, and what it changed as a new version.",
                 access=Scope.OFFER_WRITE,
                 body=Body.REQUIRED,
-                request_schema=_WISH,
+                request_schema=_WISH.schema,
                 successes={202: Success(description="The wish is on its way.", schema=_REQUEST)},
                 refusals={
                     400: ("bad_status", "personal_data"),
@@ -146,8 +148,13 @@ class MirrorRoutes:
         return json_answer(self._mirroring.view(self._database.points, _key(request)))
 
     async def ask(self, request: Request) -> Answer:
-        key, (status, reason) = _key(request), _read_wish(request.body)
-        return await self._write(request, lambda tx: json_answer(self._requests.ask(tx, key, status, reason), 202))
+        key, wish = _key(request), _WISH.read(request.body)
+        refuse_personal_data(wish)
+
+        def unit(tx: Tx) -> Answer:
+            return json_answer(self._requests.ask(tx, key, wish["status"], wish.get("reason")), 202)
+
+        return await self._write(request, unit)
 
 
 def _key(request: Request) -> EntityKey:
@@ -156,27 +163,6 @@ def _key(request: Request) -> EntityKey:
     if entity is None:
         raise NotFound("unknown_mirror", "Mirrored are offers, matches, transfers and transactions.")
     return EntityKey(request.parameters["node"], entity, request.parameters["id"])
-
-
-def _read_wish(body: bytes) -> tuple[str, str | None]:
-    value = read_json(body)
-    if not isinstance(value, dict):
-        raise _violation("", "type", "The wish is an object.")
-    unknown = next((name for name in value if name not in _WISH["properties"]), None)
-    if unknown is not None:
-        raise _violation("", "additionalProperties", "A wish has a status and a reason, and nothing else.")
-    status, reason = value.get("status"), value.get("reason")
-    if not isinstance(status, str):
-        raise _violation("/status", "type", "The status is a text.")
-    if reason is not None and (not isinstance(reason, str) or len(reason) > _REASON_MAX_CHARACTERS):
-        raise _violation("/reason", "maxLength", f"A reason is a text of at most {_REASON_MAX_CHARACTERS} characters.")
-    refuse_personal_data(value)
-    return status, reason
-
-
-def _violation(pointer: str, rule: str, message: str) -> Invalid:
-    errors = [{"pointer": pointer, "rule": rule, "message": message}]
-    return Invalid("schema", f"The request is not as described: {pointer} {message}", {"errors": errors})
 
 
 def _page_schema() -> Mapping[str, Any]:
