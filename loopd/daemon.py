@@ -392,7 +392,6 @@ class Node:
             self._mirror_telling,
             self._database,
             self._node_requests.accept_once,
-            self._federation.misbehaviour.refused,
         )
 
     def _make_deliveries(self, client: PeerClient, audit: AuditLog) -> Deliveries:

@@ -49,7 +49,6 @@ class ExchangeApi:
         self.node = node
         self.bases: dict[Plane, str] = {}
         self.refreshed: list[str] = []
-        self.refused: list[tuple[str, str]] = []
         self.signals_on_refresh: dict[str, float] = {}
         self._session = session
         self._tokens = tokens
@@ -67,10 +66,7 @@ class ExchangeApi:
             SIGNALS_TYPE: node.signals.remember,
             UPDATE_TYPE: node.mirroring.receive,
         }
-        return FederateMirrorRoutes(takers, node.telling, node.database, once, self._was_refused).routes()
-
-    def _was_refused(self, node_id: str, reason: str) -> None:
-        self.refused.append((node_id, reason))
+        return FederateMirrorRoutes(takers, node.telling, node.database, once).routes()
 
     async def get(self, path: str) -> HttpAnswer:
         return await self._send("GET", Plane.PUBLIC, path, None, {})

@@ -13,14 +13,12 @@ from loopd.exchange.mirror_rules import UPDATE_TYPE
 from loopd.exchange.mirror_telling import MirrorPage, MirrorTelling
 from loopd.exchange.views import MIRROR_PATH
 from loopd.protocol.documents import Document, check_document
-from loopd.protocol.errors import NotFound, Refusal
+from loopd.protocol.errors import NotFound
 from loopd.protocol.lifecycle import MirroredEntity
 from loopd.protocol.limits import REVISION_MAX
 
 # What takes a document of one type from the node of that id.
 Taker = Callable[[Tx, str, Document], object]
-# Told of each refusal, with its reason: some are offences.
-Refused = Callable[[str, str], None]
 
 _AFTER: Final = QueryParameter(
     name="after",
@@ -42,13 +40,11 @@ class FederateMirrorRoutes:
         telling: MirrorTelling,
         database: Database,
         accept_once: AcceptOnce,
-        refused: Refused,
     ) -> None:
         self._takers = takers
         self._telling = telling
         self._database = database
         self._accept_once = accept_once
-        self._refused = refused
 
     def routes(self) -> list[Route]:
         return [self._receive_route(), self._newest_route(), self._versions_route()]
@@ -135,12 +131,7 @@ class FederateMirrorRoutes:
         def effect(tx: Tx) -> None:
             self._takers[document.type](tx, caller.node_id, document)
 
-        try:
-            return accepted(await self._accept_once(request, effect))
-        except Refusal as refusal:
-            if caller.verified:
-                self._refused(caller.node_id, refusal.reason)
-            raise
+        return accepted(await self._accept_once(request, effect))
 
     async def newest(self, request: Request) -> Answer:
         page = await self._telling.newest(self._database, request.node.node_id, request.integer("after"), request.limit)

@@ -17,6 +17,7 @@ class Offence(StrEnum):
     BAD_ORIGIN_SIGNATURE = "bad_origin_signature"  # passed on what it should have verified
     WRONG_ORIGIN = "wrong_origin"  # spoke in another node's name, without that one's signature
     JUNK = "junk"  # a document, a frame or a signature over a link that is none
+    CONTRADICTION = "contradiction"  # told two contents under one id, or of one version
     OVER_SHARE = "over_share"  # sent on although its queue was full, or beyond its requests a minute
 
 
@@ -28,6 +29,8 @@ POINTS: Final[Mapping[Offence, float]] = {
     Offence.BAD_ORIGIN_SIGNATURE: 5.0,
     # Few: a newer version of the protocol may know words that this one does not.
     Offence.JUNK: 5.0,
+    # Few: a node that was restored from a backup counts its versions again.
+    Offence.CONTRADICTION: 1.0,
     Offence.OVER_SHARE: 0.5,
 }
 
@@ -38,6 +41,7 @@ OFFENCE_OF_REASON: Final[Mapping[str, Offence]] = {
     "origin_mismatch": Offence.WRONG_ORIGIN,
     "bad_origin_signature": Offence.BAD_ORIGIN_SIGNATURE,
     "bad_statement": Offence.BAD_ORIGIN_SIGNATURE,
+    "other_content": Offence.CONTRADICTION,
     "over_share": Offence.OVER_SHARE,
     "protocol_error": Offence.JUNK,
     # Over a link alone: by HTTP anybody can put a node's name on what that one never signed.
