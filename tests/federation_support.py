@@ -69,6 +69,7 @@ CONTEXT = "https://local-loop-io.github.io/projects/loop-protocol/contexts/loop-
 NOW_MS = 1_790_000_000_000
 # Shorter than what the failure detector takes for a stall.
 SMOOTH_STEP_MS = 200
+WIRE_TURNS = 10
 DAY_MS = 24 * 3600 * 1000
 GRAIN = "MAT-DE-MUC-2026-FOOD-B847F3"
 DESK = "PRD-DE-MUC-2026-DESK-F4A7B2"
@@ -163,6 +164,12 @@ class Network:
         self.taking.add(task)
         task.add_done_callback(self.taking.discard)
         return dialled
+
+    def mute_wires(self, *cities: str) -> None:
+        """Lose from now on what goes over the open WebSockets between two of these cities; neither end notices."""
+        for sender, target, dialled, taken in self.wires:
+            if {sender, target} <= set(cities):
+                dialled.mute = taken.mute = True
 
     async def cut_wires(self, *cities: str) -> None:
         """Break every WebSocket between two of these cities, without a word to either."""
@@ -449,7 +456,9 @@ async def let_pass(ms: int, *cities: City) -> None:
         ms -= SMOOTH_STEP_MS
         for city in cities:
             city.look()
-        await asyncio.sleep(0)
+        # A frame and its answer pass through some tasks at both ends.
+        for _ in range(WIRE_TURNS if cities[0].network.websockets else 1):
+            await asyncio.sleep(0)
 
 
 async def rest(*cities: City, rounds: int = 15) -> None:

@@ -15,6 +15,8 @@ class End:
         self.arrived: asyncio.Queue[WSMessage] = asyncio.Queue()
         self.sent: list[str | bytes] = []
         self.closed = False
+        # Whether what is sent gets lost on the way.
+        self.mute = False
 
     async def send_str(self, data: str) -> None:
         self._send(WSMsgType.TEXT, data)
@@ -26,6 +28,8 @@ class End:
         if self.closed or self.other is None or self.other.closed:
             raise ConnectionResetError
         self.sent.append(data)
+        if self.mute:
+            return
         self.other.arrived.put_nowait(WSMessage(kind, data, None))
 
     async def receive(self) -> WSMessage:

@@ -148,7 +148,7 @@ class Dispatcher:
             answer = bug_answer()
         finally:
             self._left()
-        self._observe(answer.status, sent.method, route, perf_counter() - started_s)
+        self._observe(answer.status, sent.method, route, perf_counter() - started_s, link=peer)
         response = self._finished(answer, request_id)
         headers = tuple((str(name), value) for name, value in response.headers.items())
         return frames.Response(sent.number, answer.status, headers, answer.body)
@@ -246,12 +246,12 @@ class Dispatcher:
         if not self._plane.is_admin:
             self._limits.count_client(rate, client)
 
-    def _observe(self, status: int, method: str, route: Route | None, seconds: float) -> None:
+    def _observe(self, status: int, method: str, route: Route | None, seconds: float, **facts: str) -> None:
         name = route.key if route is not None else _NO_ROUTE
         self._metrics.observe(name, status, seconds)
         if route is None or not route.unlogged:
             log = self._log.debug if method in _READING else self._log.info
-            log("request", route=name, status=status, duration_ms=round(seconds * 1000, 2))
+            log("request", route=name, status=status, duration_ms=round(seconds * 1000, 2), **facts)
 
     def _count_share(self, counted_as: str, node_id: str | None) -> None:
         """Count a request of a node; one beyond its share is held against it, where it is certain whose it is."""
