@@ -14,7 +14,7 @@ def have(number: int) -> Have:
 
 def put_off_with_two_offers(spread: Spread) -> list[object]:
     """The peer offered a message twice, gave its body on request, and the node has no room for it now."""
-    spread.link_up(PEER, 0)
+    spread.link_up(PEER)
     assert spread.received_have(PEER, have(1), None, 0).frames == [(PEER, Want(MESSAGE))]
     assert spread.received_have(PEER, have(2), None, 1).verdict is Verdict.WAITING
     spread.received_copy(PEER, Copy(1, ORIGIN, "t", "s", 1, bytes(32), b"body"), MESSAGE, 20)
@@ -33,8 +33,8 @@ def test_the_peer_is_asked_again_as_soon_as_it_offers_again() -> None:
 
 def test_the_peer_is_asked_again_while_another_offer_waits() -> None:
     spread = Spread()
-    spread.link_up("other.loop", 0)
-    spread.link_up(PEER, 0)
+    spread.link_up("other.loop")
+    spread.link_up(PEER)
     spread.received_have(PEER, have(1), None, 0)
     spread.received_have("other.loop", have(7), None, 1)
     spread.received_copy(PEER, Copy(1, ORIGIN, "t", "s", 1, bytes(32), b"body"), MESSAGE, 20)
