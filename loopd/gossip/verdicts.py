@@ -117,7 +117,7 @@ class Verdicts:
         self._circle.effects.append(Observed(watched.peer, Event(signal, next_attempt_in_ms=wait_ms), why))
 
     def reached(self, watched: Watched, now_ms: int, patience_ms: int, link_round_trip_ms: int | None) -> None:
-        """The peer answered a probe of this node, over the link in that time; so long it asks not to be probed again."""
+        """The peer answered a probe of this node, and asks not to be probed again for so long."""
         if watched.belief is Belief.REACHABLE:
             self._circle.doubt.fall()
         watched.belief = Belief.REACHABLE
