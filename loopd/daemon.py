@@ -35,6 +35,7 @@ from loopd.api.loopcost import LoopCostRoutes
 from loopd.api.material import MaterialRoutes
 from loopd.api.messages import MessageRoutes
 from loopd.api.metrics import RequestMetrics
+from loopd.api.mirror import MirrorRoutes
 from loopd.api.node import NodeRoutes
 from loopd.api.node_effects import Effect, NodeRequestWriter
 from loopd.api.openapi import entity_schemas
@@ -70,7 +71,8 @@ from loopd.events.webhooks import Webhooks
 from loopd.exchange.lifecycle import Lifecycle
 from loopd.exchange.lifecycle import Ports as LifecyclePorts
 from loopd.exchange.mirror_keeper import MirrorKeeper
-from loopd.exchange.mirror_rules import UPDATE_TYPE
+from loopd.exchange.mirror_requests import StatusRequests
+from loopd.exchange.mirror_rules import REQUEST_TYPE, UPDATE_TYPE
 from loopd.exchange.mirror_telling import MirrorTelling
 from loopd.exchange.mirroring import Mirroring
 from loopd.exchange.ports import NodeAnswer, NoSettlement
@@ -240,6 +242,9 @@ class Node:
         )
         self._exchange_timer = ExchangeTimer([self._lifecycle], database, self._clock)
         self._mirroring = Mirroring(identity, self._clock, audit, self._events, lambda: self._mirror_keeper.wake())
+        self._status_requests = StatusRequests(
+            identity, self._clock, audit, self._federation.outbox, self._lifecycle, secrets.token_hex
+        )
         self._mirror_keeper = MirrorKeeper(database, self._clock, self._mirroring, nodes, self._read_signed)
         self._signal_fetcher = SignalFetcher(
             identity.node_id, database, self._signals, self._clock, self._refresh_signals_of
@@ -351,6 +356,7 @@ class Node:
             StatusUpdateRoutes(SubjectKind.MATERIAL, self._registry, database, write, self._lifecycle.release),
             StatusUpdateRoutes(SubjectKind.PRODUCT, self._registry, database, write, self._lifecycle.release),
             ExchangeEntityRoutes(self._lifecycle, database, write),
+            MirrorRoutes(self._mirroring, self._status_requests, database, write),
             EventRoutes(self._events, self._feed, database, clock),
             SearchRoutes(self._search, self._identity.location),
             WebhookRoutes(self._webhooks, self._deliveries, database),
@@ -384,6 +390,7 @@ class Node:
         takers: dict[str, Taker] = {
             STATUS_TYPE: self._exchange.receive_status,
             UPDATE_TYPE: self._mirroring.receive,
+            REQUEST_TYPE: self._status_requests.receive,
             SIGNALS_TYPE: self._signals.remember,
             DEMAND_TYPE: self._wanted.receive,
         }
@@ -468,6 +475,7 @@ class Node:
         """Tell whoever queued a request how it was answered; each knows its own by the reference."""
         self._exchange.request_answered(tx, reference, status, reason)
         self._mirror_telling.update_answered(reference, status, reason)
+        self._status_requests.request_answered(tx, reference, status, reason)
 
     async def _peer_contacted(self, node: KnownNode, requests: NodeRequests) -> None:
         """A peer answered: what else is wanted of it?"""

@@ -16,6 +16,7 @@ from loopd.exchange.entities import TYPES
 from loopd.exchange.entity_tables import Filters
 from loopd.exchange.entity_views import public_json
 from loopd.exchange.lifecycle import Lifecycle
+from loopd.exchange.mirror_telling import TOO_LARGE
 from loopd.protocol.documents import check_document, read_json, refuse_personal_data
 from loopd.protocol.lifecycle import MirroredEntity
 from loopd.protocol.timestamps import format_timestamp
@@ -200,7 +201,7 @@ class EntityRoutes:
                 body=Body.REQUIRED,
                 request_schema=TYPES[noun.entity],
                 successes={201: kept, 200: kept},
-                refusals={**noun.refusals, 400: (*DOCUMENT_REFUSALS, *noun.refusals[400])},
+                refusals={**noun.refusals, 400: (*DOCUMENT_REFUSALS, *noun.refusals[400], TOO_LARGE)},
             ),
             Route(
                 method="POST",
@@ -214,7 +215,7 @@ class EntityRoutes:
                 request_schema=self._form.schema,
                 successes={200: kept},
                 refusals={
-                    400: (*DOCUMENT_REFUSALS, "bad_time"),
+                    400: (*DOCUMENT_REFUSALS, "bad_time", TOO_LARGE),
                     404: (f"unknown_{name}",),
                     409: noun.status_refusals,
                 },

@@ -85,7 +85,7 @@ class FederateMirrorRoutes:
                 ),
                 403: ("owner_decides", "not_a_peer"),
                 404: ("unknown_offer", "unknown_mirror"),
-                409: ("transition", "terminal"),
+                409: ("transition", "terminal", "in_transfer", "fulfilled", "part_exists"),
                 503: ("too_many_mirrored",),
             },
         )

@@ -21,6 +21,8 @@ from loopd.protocol.limits import MIRROR_DELIVERY_MS, MIRROR_PAGE_MAX_BYTES, MIR
 from loopd.protocol.vocabulary import Feature
 
 UPDATE_REFERENCE: Final = "mirror:"
+# The reason for which a document cannot be told to another node.
+TOO_LARGE: Final = "too_large_to_mirror"
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +55,7 @@ class MirrorTelling:
     ) -> None:
         """See `loopd.exchange.ports.Mirror`.
 
-        Invalid (400) `too_large_to_mirror` where the document does not fit a message between nodes.
+        Invalid (400) `too_large_to_mirror` (TOO_LARGE) where the document does not fit a message between nodes.
         """
         told = {each.counterpart: each.version for each in tables.told_to(tx, entity, entity_id)}
         for reader in sorted({*told, counterpart}):
@@ -69,7 +71,7 @@ class MirrorTelling:
         body = dump_json(mirror_update(told, self._node.context_url))
         if len(body) > MIRROR_UPDATE_MAX_BYTES:
             message = f"The {entity.value} is too large to be told to {reader}."
-            raise Invalid("too_large_to_mirror", message, {"max_bytes": MIRROR_UPDATE_MAX_BYTES})
+            raise Invalid(TOO_LARGE, message, {"max_bytes": MIRROR_UPDATE_MAX_BYTES})
         number = tables.insert_told(tx, reader, entity, entity_id, version.number, version.status, body)
         node = self._directory.find(tx, reader)
         # Of a node that a peer introduced no features are known: what does not concern it, it refuses.

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from loopd.exchange.entity_views import without_persons
 from loopd.exchange.mirror_rules import REQUEST_TYPE, UPDATE_TYPE, Told
 from loopd.exchange.mirror_tables import MadeRequest, Mirrored
 from loopd.exchange.views import SCHEMA_VERSION
@@ -45,7 +46,7 @@ def status_request(made: MadeRequest, asker: str, context_url: str) -> dict[str,
 
 
 def mirrored_json(mirrored: Mirrored, request: MadeRequest | None) -> dict[str, Any]:
-    """An entity of another node as this one lists it, with the last wish that was sent there."""
+    """An entity of another node as everybody may see it, with the last wish that was sent there."""
     key, version = mirrored.key, mirrored.version
     return {
         "node": key.node,
@@ -55,7 +56,7 @@ def mirrored_json(mirrored: Mirrored, request: MadeRequest | None) -> dict[str, 
         "status": version.status,
         "updated_at": format_timestamp(version.updated_at_ms),
         "received_at": format_timestamp(mirrored.received_at_ms),
-        "document": dict(version.document),
+        "document": without_persons(version.document),
         "request": None if request is None else request_json(request),
     }
 
