@@ -30,6 +30,7 @@ from loopd.api.idempotency import IdempotentWriter
 from loopd.api.keys import KeyStatementRoutes, OwnKeyRoutes
 from loopd.api.loopcoin import LoopCoinRoutes
 from loopd.api.loopcoin_admin import LedgerAdminRoutes
+from loopd.api.loopcoin_settlement import LoopCoinSettlementRoutes
 from loopd.api.loopcoin_transfers import TransferRoutes as LoopCoinTransferRoutes
 from loopd.api.loopcost import LoopCostRoutes
 from loopd.api.material import MaterialRoutes
@@ -75,7 +76,7 @@ from loopd.exchange.mirror_requests import StatusRequests
 from loopd.exchange.mirror_rules import REQUEST_TYPE, UPDATE_TYPE
 from loopd.exchange.mirror_telling import MirrorTelling
 from loopd.exchange.mirroring import Mirroring
-from loopd.exchange.ports import NodeAnswer, NoSettlement
+from loopd.exchange.ports import NodeAnswer
 from loopd.exchange.service import Exchange
 from loopd.exchange.timer import ExchangeTimer
 from loopd.exchange.views import MIRROR_PATH, STATUS_TYPE
@@ -88,6 +89,7 @@ from loopd.identity import NODE_INFO_CAPABILITIES, Identity
 from loopd.ledger.due import DueTime
 from loopd.ledger.issuance import Issuance
 from loopd.ledger.service import Ledger
+from loopd.ledger.settlement import Settlements
 from loopd.net import tls
 from loopd.net.dial_guard import DialGuard
 from loopd.net.http_client import DialError, PeerClient
@@ -224,6 +226,8 @@ class Node:
             HeardSubjects(self._clock),
             self._federation.outbox,
         )
+        self._ledger = Ledger(identity, settings.ledger, audit, self._clock, self._events)
+        self._settlements = Settlements(self._ledger, audit, self._events)
         self._mirror_telling = MirrorTelling(identity, self._clock, nodes, self._federation.outbox)
         self._lifecycle = Lifecycle(
             LifecyclePorts(
@@ -235,7 +239,7 @@ class Node:
                 stock=Stock(self._registry, self._clock, audit),
                 directory=nodes,
                 mirror=self._mirror_telling,
-                settlement=NoSettlement(),
+                settlement=self._settlements,
                 random_hex=secrets.token_hex,
             ),
             settings.exchange.match_validity_s * 1000,
@@ -275,7 +279,6 @@ class Node:
         self._wanted_time = WantedTime(self._wanted, database)
         self._record_listeners.append(self._wanted)
         self._heard_listeners.append(self._wanted.heard)
-        self._ledger = Ledger(identity, settings.ledger, audit, self._clock, self._events)
         self._ledger_due = DueTime(self._ledger, database, self._clock)
         self._tokens = TokenStore(database, self._clock)
         self._metrics = RequestMetrics()
@@ -374,6 +377,7 @@ class Node:
             LoopCoinRoutes(self._ledger, database, clock),
             LoopCoinTransferRoutes(self._ledger, database, clock, write),
             LedgerAdminRoutes(self._ledger, Issuance(self._ledger), database, write),
+            LoopCoinSettlementRoutes(self._settlements, database, write),
             PeerRoutes(self._identity, self._federation),
             KeyStatementRoutes(
                 self._federation.key_statements, self._federation.authenticator, self._federation.misbehaviour

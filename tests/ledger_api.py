@@ -13,6 +13,7 @@ from loopd.api.docs import ApiIdentity
 from loopd.api.idempotency import IdempotentWriter
 from loopd.api.loopcoin import LoopCoinRoutes
 from loopd.api.loopcoin_admin import LedgerAdminRoutes
+from loopd.api.loopcoin_settlement import LoopCoinSettlementRoutes
 from loopd.api.loopcoin_transfers import TransferRoutes
 from loopd.api.openapi import entity_schemas
 from loopd.api.settings import ApiSettings
@@ -81,6 +82,7 @@ async def ledger_api(directory: Path, **settings: Any) -> AsyncIterator[LedgerAp
             *LoopCoinRoutes(node.ledger, node.database, node.clock).routes(),
             *TransferRoutes(node.ledger, node.database, node.clock, write).routes(),
             *LedgerAdminRoutes(node.ledger, node.issuance, node.database, write).routes(),
+            *LoopCoinSettlementRoutes(node.settlements, node.database, write).routes(),
         ]
         services = ApiServices(
             settings=ApiSettings(user_requests_per_minute=0, node_requests_per_minute=0),

@@ -18,9 +18,14 @@ from loopd.ledger.movements import Phase, Transfer
 from loopd.ledger.orders import read_order, signed_bytes
 from loopd.ledger.service import Done, Ledger
 from loopd.ledger.settings import LedgerSettings
+from loopd.ledger.settlement import Settlements
 from loopd.protocol.documents import check_document, dump_json
 from loopd.protocol.errors import Refusal
+from loopd.protocol.loopcost import LoopCost
+from loopd.protocol.quantity import Quantity
+from loopd.protocol.subjects import SubjectKind
 from loopd.protocol.timestamps import format_timestamp, parse_timestamp
+from loopd.protocol.transactions import Transaction, TransactionStatus
 from tests.exchange_support import CONTEXT
 from tests.support import ManualClock
 
@@ -65,7 +70,9 @@ class LedgerNode:
     async def restart(self, **changes: Any) -> None:
         """New services over the same database, as after a restart, with other settings where they are named."""
         self.settings = LedgerSettings(**{**self.settings.model_dump(), **changes})
-        self.ledger = Ledger(Home(), self.settings, AuditLog(self.clock), self.clock, EventLog(self.clock))
+        audit, events = AuditLog(self.clock), EventLog(self.clock)
+        self.ledger = Ledger(Home(), self.settings, audit, self.clock, events)
+        self.settlements = Settlements(self.ledger, audit, events)
         self.issuance = Issuance(self.ledger)
         await self.database.write(self.ledger.begin)
 
@@ -123,6 +130,29 @@ class LedgerNode:
             assert await self.books() == before
             return refusal
         raise AssertionError("the orders were carried out")
+
+    def sale(
+        self, base: str | int, buyer: str | None = MARIA, seller: str | None = BREWERY, **changes: Any
+    ) -> Transaction:
+        """A transaction inside the city."""
+        costs = [lc(changes.pop(part, 0)) for part in ("export", "import_", "distance")]
+        now_ms = self.clock.now_ms()
+        fields = {
+            "transaction_id": "TXN-2026-01-15-001",
+            "subject_id": "MAT-DE-MUC-2026-FOOD-B847F3",
+            "kind": SubjectKind.MATERIAL,
+            "seller": NODE,
+            "buyer": NODE,
+            "seller_account": seller,
+            "buyer_account": buyer,
+            "quantity": Quantity(Decimal(500), "kg"),
+            "cost": LoopCost(lc(base), *costs),
+            "status": TransactionStatus.PENDING,
+            "version": 1,
+            "created_at_ms": now_ms,
+            "changed_at_ms": now_ms,
+        }
+        return Transaction(**{**fields, **changes})
 
     async def charge(self) -> None:
         """Do all that is due."""
