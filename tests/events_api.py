@@ -101,6 +101,7 @@ class EventsApi:
 
     def __init__(self, session: ClientSession, database: Database, clock: ManualClock) -> None:
         self.base = ""
+        self.address = ("", 0)
         self.session = session
         self.database = database
         self.clock = clock
@@ -108,12 +109,12 @@ class EventsApi:
         self.feed = EventFeed(0)
         self.log = EventLog(clock, self.feed.committed)
 
-    async def happen(self, *subjects: str, kind: EventKind = EventKind.MATERIAL_REGISTERED) -> None:
+    async def happen(self, *subjects: str, kind: EventKind = EventKind.MATERIAL_REGISTERED, **data: str) -> None:
         """Let events happen, all in one transaction."""
 
         def unit(tx: Tx) -> None:
             for subject in subjects:
-                self.log.append(tx, kind, subject, {"n": len(subjects)})
+                self.log.append(tx, kind, subject, {"n": len(subjects), **data})
 
         await self.database.write(unit)
 
@@ -152,7 +153,7 @@ async def events_api(directory: Path) -> AsyncIterator[EventsApi]:
         routes = EventRoutes(client.log, client.feed, database, clock).routes()
         app = build_app(routes, Plane.PUBLIC, services)
         host, port = await app.listen_tcp("127.0.0.1", 0)
-        client.base = f"http://{host}:{port}"
+        client.base, client.address = f"http://{host}:{port}", (host, port)
         try:
             yield client
         finally:

@@ -201,6 +201,11 @@ class RunningNode:
         return self.root / "loopd.log"
 
     @property
+    def runs(self) -> bool:
+        """Whether the daemon was started and not stopped since."""
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         assert self._process is not None, f"{self.node_id} does not run"
         return self._process.pid

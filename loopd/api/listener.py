@@ -195,6 +195,8 @@ class Listener:
     async def close(self, timeout_s: float) -> None:
         """Close every connection; what still runs after the time-out is cancelled."""
         self.stop_accepting()
+        # A connection that was made just now has not begun to wait for its request yet, and could not be told to stop.
+        await asyncio.sleep(0)
         self._server.pre_shutdown()
         await self._server.shutdown(timeout_s)
         for listening in self._listening:

@@ -100,9 +100,9 @@ class EventFeed:
         return follower
 
     @property
-    def followers(self) -> int:
-        """How many follow now."""
-        return len(self._followers)
+    def followers(self) -> Collection[Follower]:
+        """Who follows now."""
+        return self._followers.keys()
 
     def leave(self, follower: Follower) -> None:
         """Follow no longer."""

@@ -22,6 +22,7 @@ CLIENTS = 6
 LEFT_BEHIND = {
     "records": "SELECT subject_id FROM record",
     "audit entries": "SELECT subject FROM audit_entry WHERE kind = 'registration'",
+    "events": "SELECT subject FROM event WHERE kind = 'material.registered'",
     "announcements": "SELECT subject FROM own_announcement",
     "messages": "SELECT subject FROM message",
     "outbox entries": "SELECT m.subject FROM outbox JOIN message m USING (message_id)",

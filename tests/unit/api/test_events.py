@@ -231,3 +231,25 @@ async def test_a_burst_reaches_several_clients_whole_and_in_order(api: EventsApi
         await asyncio.gather(*(api.happen(*(f"{part}-{n}" for n in range(10))) for part in range(burst // 10)))
         for task in followed:
             assert await task == list(range(1, burst + 1))
+
+
+async def test_a_client_that_does_not_read_is_cut_and_holds_up_nobody(
+    api: EventsApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loopd.events.feed.EVENT_QUEUE_MAX", 200)
+    reader, writer = await asyncio.open_connection(*api.address, limit=2**16)
+    try:
+        writer.write(b"GET /api/v1/stream HTTP/1.1\r\nHost: munich\r\n\r\n")
+        await reader.readuntil(b"still here\n")
+        async with api.stream() as other:
+            await other.begun()
+            told = 0
+            # Far more than the buffers between the node and a client hold.
+            while not any(follower.overflowed for follower in api.feed.followers):
+                await api.happen(*(f"{told + number}" for number in range(100)), text="x" * 4_000)
+                told += 100
+                assert [event["id"] for event in await other.events(100)][-1] == told
+        received = await reader.read(-1)
+    finally:
+        writer.close()
+    assert b'event: end\ndata: {"reason":"too_slow"}' in received
