@@ -35,7 +35,7 @@ class SearchNode:
     """Munich, with Vienna known to it."""
 
     def __init__(self, database: Database, clock: ManualClock, entries_max: int) -> None:
-        home = SimpleNamespace(node_id="munich.loop", city="Munich", location=MUNICH, context_url=CONTEXT)
+        self.home = home = SimpleNamespace(node_id="munich.loop", city="Munich", location=MUNICH, context_url=CONTEXT)
         self.database = database
         self.clock = clock
         self.directory = FakeDirectory(known_node("vienna.loop", VIENNA))
