@@ -45,6 +45,7 @@ from loopd.api.peers import PeerRoutes
 from loopd.api.product import ProductRoutes
 from loopd.api.requests import Request
 from loopd.api.route import RouteRoutes
+from loopd.api.route_plan import RoutePlanRoutes
 from loopd.api.routes import Route
 from loopd.api.search import SearchRoutes
 from loopd.api.settings import parse_listen_address
@@ -112,6 +113,8 @@ from loopd.registry.stock import Stock
 from loopd.routing.demands import TYPE as DEMAND_TYPE
 from loopd.routing.destinations import Destinations, SignalFetcher
 from loopd.routing.matching import Matching
+from loopd.routing.planner import Planner
+from loopd.routing.plans import Plans
 from loopd.routing.service import Routing
 from loopd.routing.wanted import Wanted
 from loopd.routing.wanted_time import WantedTime
@@ -255,6 +258,7 @@ class Node:
         )
         self._search = Search(identity, database, self._clock, self._registry, self._signals, nodes)
         matching = Matching(identity, self._clock, offered, HeardSubjects(self._clock), nodes, self._events)
+        destinations = Destinations(identity, database, nodes, self._signals, self._clock)
         self._routing = Routing(
             identity,
             database,
@@ -263,8 +267,19 @@ class Node:
             HeardSubjects(self._clock),
             matching,
             self._federation.announcer,
-            Destinations(identity, database, nodes, self._signals, self._clock),
+            destinations,
             self._signal_fetcher,
+        )
+        self._plans = Plans(
+            identity,
+            database,
+            self._clock,
+            offered,
+            HeardSubjects(self._clock),
+            matching,
+            destinations,
+            self._signal_fetcher,
+            Planner(),
         )
         self._wanted = Wanted(
             identity,
@@ -373,6 +388,7 @@ class Node:
             BidRoutes(self._exchange, database, write, self._refresh_signals_of),
             LoopCostRoutes(self._routing),
             RouteRoutes(self._routing),
+            RoutePlanRoutes(self._plans),
             WantedRoutes(self._wanted, database, write),
             LoopCoinRoutes(self._ledger, database, clock),
             LoopCoinTransferRoutes(self._ledger, database, clock, write),

@@ -14,6 +14,7 @@ from loopd.api.idempotency import IdempotentWriter
 from loopd.api.loopcost import LoopCostRoutes
 from loopd.api.openapi import entity_schemas
 from loopd.api.route import RouteRoutes
+from loopd.api.route_plan import RoutePlanRoutes
 from loopd.api.routes import Route
 from loopd.api.settings import ApiSettings
 from loopd.api.tokens import TokenStore
@@ -54,7 +55,12 @@ class RoutingApi:
 def routes_of(node: RoutingNode) -> Iterable[Route]:
     """The routes of a node's routing and demand."""
     write = IdempotentWriter(node.database, node.clock).write
-    nouns = (LoopCostRoutes(node.routing), RouteRoutes(node.routing), WantedRoutes(node.wanted, node.database, write))
+    nouns = (
+        LoopCostRoutes(node.routing),
+        RouteRoutes(node.routing),
+        RoutePlanRoutes(node.plans),
+        WantedRoutes(node.wanted, node.database, write),
+    )
     return [route for noun in nouns for route in noun.routes()]
 
 

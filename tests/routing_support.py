@@ -26,6 +26,8 @@ from loopd.registry import offered
 from loopd.registry.service import Registry
 from loopd.routing.destinations import Destinations, SignalFetcher
 from loopd.routing.matching import Matching
+from loopd.routing.planner import Planner
+from loopd.routing.plans import Plans
 from loopd.routing.route import read_position
 from loopd.routing.service import Routing
 from loopd.routing.wanted import Wanted
@@ -100,6 +102,19 @@ class RoutingNode:
             self.overflow,
             self.destinations,
             self.fetcher,
+        )
+
+        self.planner = Planner()
+        self.plans = Plans(
+            home,
+            database,
+            clock,
+            offered,
+            self.heard,
+            self.matching,
+            self.destinations,
+            self.fetcher,
+            self.planner,
         )
 
     async def write(self, unit: Callable[[Tx], T]) -> T:
@@ -214,6 +229,10 @@ class RoutingNode:
         after = None if cursor is None else read_position(cursor)
         page, following = await self.routing.route(asked, after, limit)
         return page, None if following is None else following.text()
+
+    async def plan(self, **task: Any) -> dict[str, Any]:
+        """A plan as a client reads it."""
+        return await self.plans.plan(json.loads(json.dumps(task), parse_float=Decimal))
 
     async def _fetch(self, node_id: str) -> None:
         self.fetched.append(node_id)

@@ -18,7 +18,7 @@ from loopd.routing.wanted import Wanted
 
 _MOMENT: Final = {"type": "string", "format": "date-time"}
 _PATTERN: Final = {"type": "string", "maxLength": 41}
-_LOCATION: Final[Mapping[str, Any]] = {
+LOCATION: Final[Mapping[str, Any]] = {
     "type": "object",
     "required": ["lat", "lon"],
     "additionalProperties": False,
@@ -27,14 +27,14 @@ _LOCATION: Final[Mapping[str, Any]] = {
         "lon": {"type": "number", "minimum": -180, "maximum": 180},
     },
 }
-_WISH: Final[Mapping[str, Any]] = {
+WISH: Final[Mapping[str, Any]] = {
     "category": {**_PATTERN, "description": "A category of materials, or the beginning of some and `*`."},
     "product_category": {**_PATTERN, "description": "The same of products; one of the two."},
     "quantity": {"type": "number", "exclusiveMinimum": 0, "description": "How much is needed; less does not fit."},
     "unit": {"type": "string", "enum": list(UNITS)},
     "max_price": {**AMOUNT, "description": "The most that is paid for all of it, before penalties and the way."},
     "radius_km": {"type": "number", "exclusiveMinimum": 0, "maximum": int(DEMAND_RADIUS_MAX_KM)},
-    "location": {**_LOCATION, "description": "Where it is needed, kept to 0.01°; where this node is if absent."},
+    "location": {**LOCATION, "description": "Where it is needed, kept to 0.01°; where this node is if absent."},
 }
 _NEW: Final = RequestForm(
     {
@@ -42,7 +42,7 @@ _NEW: Final = RequestForm(
         "required": ["quantity", "unit"],
         "additionalProperties": False,
         "properties": {
-            **_WISH,
+            **WISH,
             "wanted_by": {
                 "type": "string",
                 "description": "The business of this city that it is for: 2 to 80 of a-z, 0-9 and -; never told.",
@@ -66,7 +66,7 @@ DEMAND: Final[Mapping[str, Any]] = {
         "id": {"type": "string"},
         "node": {"type": "string"},
         "verified": {"type": "boolean", "description": "Whether its node's signature held."},
-        **_WISH,
+        **WISH,
         "status": {"type": "string", "enum": [state.value for state in DemandState]},
         "issued_at": _MOMENT,
         "valid_until": _MOMENT,

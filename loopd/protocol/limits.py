@@ -135,6 +135,10 @@ ROUTE_LIMIT_MAX = 100
 UNRANKED_NAMED_MAX = 100
 # Demands that a route is compared with, the oldest first; beyond, they are not shown.
 ROUTE_DEMANDS_MAX = 2_000
+# Batches, and demands, of one plan; beyond: 400. Its process's time, beyond which the answer is 503, and its memory.
+PLAN_SIDE_MAX = 500
+PLAN_MAX_S = 20.0
+PLAN_MEMORY_MAX_BYTES = 4 * 1024**3
 # Nodes that wait for their signals to be fetched; beyond, they are left for the next question.
 SIGNALS_WAITING_MAX = 1_000
 # The least time between two attempts at one node's signals, however often somebody asks for a cost.

@@ -4,6 +4,7 @@ import sqlite3
 from dataclasses import dataclass
 from decimal import Decimal
 
+from loopd.database.readers import Reader
 from loopd.database.rows import RowSource
 from loopd.protocol.geo import Location
 from loopd.protocol.quantity import UNIT_SCALE, Quantity
@@ -48,6 +49,16 @@ def of_category(
         AND left_base_quantity >= ? AND (expires_ms IS NULL OR expires_ms > ?)
         ORDER BY left_base_quantity, number LIMIT ?""",
         (kind.value, category, least.dimension.value, base_quantity_text(least), now_ms, limit),
+    )
+    return [_offered(row) for row in rows]
+
+
+async def newest(reader: Reader, now_ms: int, limit: int) -> list[Offered]:
+    """What can be had now, the newest first."""
+    rows = await reader.all(
+        f"""SELECT {_COLUMNS} FROM record WHERE state = 'available' AND (expires_ms IS NULL OR expires_ms > ?)
+        ORDER BY number DESC LIMIT ?""",
+        (now_ms, limit),
     )
     return [_offered(row) for row in rows]
 

@@ -56,7 +56,7 @@ class Atlas:
     def __init__(self, places: Iterable[Place]) -> None:
         self.places = tuple(sorted(places, key=lambda place: place.node_id))
         self._index = {place.node_id: index for index, place in enumerate(self.places)}
-        self._points = [_point(place.location) for place in self.places]
+        self._points = [point_of(place.location) for place in self.places]
         self._basis_points: dict[str, list[int]] = {}
         self._metres: dict[Location, list[int]] = {}
 
@@ -121,7 +121,7 @@ class Atlas:
         """The great circle from a point to each destination, in metres; -1 where its place is not known."""
         found = self._metres.get(origin)
         if found is None:
-            found = _metres_to(origin, self._points)
+            found = metres_to(origin, self._points)
             if len(self._metres) >= RANKED_ORIGINS_REMEMBERED:
                 self._metres.clear()
             self._metres[origin] = found
@@ -159,14 +159,19 @@ def _basis_points(configuration: SignalConfiguration | None, category: str) -> i
     return signals.get(category, signals.get(DEFAULT_SIGNAL, 0))
 
 
-def _point(location: Location | None) -> tuple[float, float, float] | None:
+# A place as distances are computed from it: its latitude in radians, the cosine of that, its longitude in degrees.
+Point = tuple[float, float, float]
+
+
+def point_of(location: Location | None) -> Point | None:
+    """A place laid out for `metres_to`."""
     if location is None:
         return None
     phi = radians(location.lat)
     return phi, cos(phi), location.lon
 
 
-def _metres_to(origin: Location, points: Iterable[tuple[float, float, float] | None]) -> list[int]:
+def metres_to(origin: Location, points: Iterable[Point | None]) -> list[int]:
     """`protocol.geo.distance_km` for many points, by the same floating-point steps, so that no digit differs."""
     phi, lon = radians(origin.lat), origin.lon
     cos_phi = cos(phi)

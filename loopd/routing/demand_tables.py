@@ -298,6 +298,14 @@ async def page(
     return [demand_of(row) for row in rows]
 
 
+async def all_open(reader: Reader, now_ms: int, limit: int) -> list[Demand]:
+    """What is looked for now, here and at peers, the oldest first."""
+    rows = await reader.all(
+        "SELECT * FROM demand WHERE state = 'open' AND valid_until_ms > ? ORDER BY number LIMIT ?", (now_ms, limit)
+    )
+    return [demand_of(row) for row in rows]
+
+
 def demand_of(row: sqlite3.Row) -> Demand:
     """A row of `demand` as the rules see it."""
     return Demand(

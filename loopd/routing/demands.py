@@ -8,9 +8,10 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Any, Final
 
-from loopd.exchange.rules import Terms, announced_location, invalid, meets_asking_price, read_moment, read_price
+from loopd.exchange.rules import Terms, announced_location, invalid, meets_asking_price, read_moment
 from loopd.protocol.geo import MEAN_EARTH_RADIUS_KM, Location
 from loopd.protocol.limits import DEMAND_MAX_VALIDITY_MS, DEMAND_RADIUS_MAX_KM
+from loopd.protocol.money import parse_amount
 from loopd.protocol.quantity import Quantity, parse_quantity
 from loopd.protocol.subjects import SubjectKind
 from loopd.protocol.vocabulary import MATERIAL_CATEGORIES, PRODUCT_CATEGORIES, category_matches
@@ -155,28 +156,35 @@ class Wish:
     location: Location | None
 
 
-def read_wish(value: Mapping[str, Any]) -> Wish:
-    """What is wanted, of a request or a LoopDemand whose form is checked.
+def read_wish(value: Mapping[str, Any], pointer: str = "") -> Wish:
+    """What is wanted, of a request or a LoopDemand whose form is checked; `pointer` is its place in a larger one.
 
     Invalid (400), the place named: `unknown_category`, `bad_quantity`, `bad_amount`, `bad_radius`.
     """
     named = [kind for kind, key in CATEGORY_KEYS.items() if key in value]
     if len(named) != 1:
-        raise invalid("unknown_category", "/category", "name a category of materials or of products, one of the two")
+        message = "name a category of materials or of products, one of the two"
+        raise invalid("unknown_category", f"{pointer}/category", message)
     kind = named[0]
     pattern = value[CATEGORY_KEYS[kind]]
     if not categories_of(kind, pattern):
-        raise invalid("unknown_category", f"/{CATEGORY_KEYS[kind]}", "no category fits it")
+        raise invalid("unknown_category", f"{pointer}/{CATEGORY_KEYS[kind]}", "no category fits it")
     try:
         quantity = parse_quantity(value["quantity"], value["unit"])
     except ValueError as error:
-        raise invalid("bad_quantity", "/quantity", str(error)) from None
+        raise invalid("bad_quantity", f"{pointer}/quantity", str(error)) from None
     if quantity.value == 0:
-        raise invalid("bad_quantity", "/quantity", "a demand is for more than nothing")
-    max_price_minor = None if value.get("max_price") is None else read_price(value, "max_price")
+        raise invalid("bad_quantity", f"{pointer}/quantity", "a demand is for more than nothing")
+    max_price_minor = None
+    if value.get("max_price") is not None:
+        try:
+            max_price_minor = parse_amount(value["max_price"])
+        except ValueError as error:
+            raise invalid("bad_amount", f"{pointer}/max_price", str(error)) from None
     stated = value.get("location")
     location = None if stated is None else announced_location(Location(float(stated["lat"]), float(stated["lon"])))
-    return Wish(kind, pattern, quantity, max_price_minor, _radius_km(value.get("radius_km")), location)
+    radius_km = _radius_km(value.get("radius_km"), f"{pointer}/radius_km")
+    return Wish(kind, pattern, quantity, max_price_minor, radius_km, location)
 
 
 def read_wanted_by(value: Mapping[str, Any]) -> str | None:
@@ -192,11 +200,11 @@ def read_end(value: Mapping[str, Any], now_ms: int) -> int:
     return min(read_moment(value, "valid_until"), now_ms + DEMAND_MAX_VALIDITY_MS)
 
 
-def _radius_km(stated: Decimal | int | None) -> Decimal | None:
+def _radius_km(stated: Decimal | int | None, pointer: str) -> Decimal | None:
     if stated is None:
         return None
     radius_km = Decimal(stated)
     if not radius_km.is_finite() or not 0 < radius_km <= DEMAND_RADIUS_MAX_KM:
-        raise invalid("bad_radius", "/radius_km", f"a radius is more than 0 and at most {DEMAND_RADIUS_MAX_KM} km")
+        raise invalid("bad_radius", pointer, f"a radius is more than 0 and at most {DEMAND_RADIUS_MAX_KM} km")
     # Distances are known to the metre: finer digits decide nothing.
     return radius_km.quantize(Decimal("0.001"), rounding=ROUND_DOWN)

@@ -33,7 +33,7 @@ class Matching:
     def own_supply(self, source: RowSource, subject_id: str) -> Supply | None:
         """What can be had now of a record of this node, or None."""
         offered = self._own.find(source, subject_id, self._clock.now_ms())
-        return None if offered is None else self._supply_of(offered)
+        return None if offered is None else self.supply_of(offered)
 
     def heard_supply(self, source: RowSource, subject: HeardSubject) -> Supply:
         """What was heard, as a supply."""
@@ -87,7 +87,7 @@ class Matching:
     def _offers(self, source: RowSource, demand: Demand, category: str) -> list[Supply]:
         now_ms, limit = self._clock.now_ms(), SUPPLIES_COMPARED_MAX
         own = self._own.of_category(source, demand.kind, category, demand.quantity, now_ms, limit)
-        found = [self._supply_of(offered) for offered in own]
+        found = [self.supply_of(offered) for offered in own]
         if demand.own:
             heard = self._heard.of_category(source, demand.kind, category, limit)
             found += [self.heard_supply(source, subject) for subject in heard]
@@ -109,7 +109,8 @@ class Matching:
         self._events.append(tx, EventKind.WANTED_MATCHED, demand.demand_id, told)
         return True
 
-    def _supply_of(self, offered: OfferedRecord) -> Supply:
+    def supply_of(self, offered: OfferedRecord) -> Supply:
+        """A record of this node, as a supply."""
         location = offered.location
         return Supply(
             self._home.node_id,

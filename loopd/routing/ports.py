@@ -149,6 +149,14 @@ class OwnSupply(Protocol):
         ...
 
 
+class AllOffered(OwnSupply, Protocol):
+    """The same, and all of it."""
+
+    async def newest(self, reader: Reader, now_ms: int, limit: int) -> Sequence[OfferedRecord]:
+        """What can be had now, the newest first."""
+        ...
+
+
 class HeardSupply(Protocol):
     """What other nodes announced."""
 

@@ -10,8 +10,9 @@ from loopd.protocol.money import amount_json
 from loopd.protocol.timestamps import format_timestamp
 from loopd.routing.atlas import Departure
 from loopd.routing.demand_tables import Match
-from loopd.routing.demands import CATEGORY_KEYS, TYPE, Demand
+from loopd.routing.demands import CATEGORY_KEYS, TYPE, Demand, Supply
 from loopd.routing.ladder import Rung
+from loopd.routing.planning import Pair, Plan
 from loopd.routing.route import Page, Question
 from loopd.routing.rules import METRES_PER_KM, Costed
 from loopd.signals.rules import SignalReading, signal_json
@@ -105,6 +106,54 @@ def cost_json(cost: LoopCost) -> dict[str, Any]:
 def km_json(metres: int) -> Decimal:
     """Whole metres in kilometres, without needless zeros: `355.861`."""
     return _plain(Decimal(metres) / METRES_PER_KM)
+
+
+def plan_json(
+    supplies: Sequence[Supply],
+    demands: Sequence[Demand],
+    plan: Plan,
+    signals_unknown: Sequence[str],
+    location_unknown: Sequence[str],
+) -> dict[str, Any]:
+    """An assignment, its totals, and what it saves over serving each demand in turn.
+
+    The first of `supplies` and `demands` are those of the plan, in its order.
+    """
+    cost_minor = sum(pair.cost.total_minor for pair in plan.pairs)
+    more = len(plan.pairs) - plan.served_in_turn
+    served = {pair.need for pair in plan.pairs}
+    used = {pair.batch for pair in plan.pairs}
+    return {
+        "assignment": [_pair_json(supplies[pair.batch], demands[pair.need], pair) for pair in plan.pairs],
+        "served": len(plan.pairs),
+        "loop_cost": amount_json(cost_minor),
+        "unserved": [_named(each) for index, each in enumerate(demands) if index not in served],
+        "unused": [_named_supply(each) for index, each in enumerate(supplies) if index not in used],
+        "in_turn": {"served": plan.served_in_turn, "loop_cost": amount_json(plan.cost_in_turn)},
+        # Where more are served there is no cost to compare with.
+        "saves": {"served": more, "loop_cost": None if more else amount_json(plan.cost_in_turn - cost_minor)},
+        "signals_unknown": list(signals_unknown),
+        "location_unknown": list(location_unknown),
+    }
+
+
+def _pair_json(supply: Supply, demand: Demand, pair: Pair) -> dict[str, Any]:
+    return {
+        "batch": _named_supply(supply),
+        "demand": _named(demand),
+        "quantity": demand.quantity.value,
+        "unit": demand.quantity.unit,
+        **cost_json(pair.cost),
+        "distance_km": km_json(pair.metres),
+    }
+
+
+def _named(demand: Demand) -> dict[str, str]:
+    return {"node": demand.node_id, "id": demand.demand_id}
+
+
+def _named_supply(supply: Supply) -> dict[str, str]:
+    return {"node": supply.node_id, "id": supply.subject_id}
 
 
 def loop_demand(demand: Demand, context_url: str) -> dict[str, Any]:
