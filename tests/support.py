@@ -1,5 +1,16 @@
 """What tests of several rooms share."""
 
+import json
+from typing import Any
+
+from loopd.database import Database
+
+
+async def happened(database: Database) -> list[tuple[str, str, Any]]:
+    """The event log in order: kind, subject and data."""
+    rows = await database.all("SELECT kind, subject, data FROM event ORDER BY id")
+    return [(row["kind"], row["subject"], json.loads(row["data"])) for row in rows]
+
 
 class ManualClock:
     """A clock that stands still until it is advanced."""

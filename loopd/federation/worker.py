@@ -17,7 +17,7 @@ import structlog
 from loopd.clock import Clock
 from loopd.database.database import Database
 from loopd.database.writer import Tx
-from loopd.events.service import EventLog
+from loopd.events.service import EventKind, EventLog
 from loopd.federation import explain, health_store, nodes, outbox
 from loopd.federation.outbox import Entry, FloodEntry, RequestEntry
 from loopd.federation.requests import Destination, NodeRequests, refusal_reason, retry_after_ms
@@ -230,12 +230,24 @@ class Worker:
         return after
 
     async def _store(self) -> None:
-        """Write the health down where it is worth a write."""
-        health = self._take_health()
-        if self._stored is None or not health_store.worth_storing(self._stored, health):
+        """Write the health down where it is worth a write, and tell where it moved."""
+        around, health, before = self._around, self._take_health(), self._stored
+        if before is None or not health_store.worth_storing(before, health):
             return
-        await self._around.database.write(lambda tx: health_store.save(tx, self.node_id, health))
+
+        def unit(tx: Tx) -> None:
+            health_store.save(tx, self.node_id, health)
+            if health.state is not before.state:
+                moved = {"status": health.state.value, "was": before.state.value}
+                around.events.append(tx, EventKind.PEER_STATUS, self.node_id, moved)
+
+        # Whoever comes here meanwhile tells what follows this.
         self._stored = health
+        try:
+            await around.database.write(unit)
+        except BaseException:
+            self._stored = before
+            raise
 
     async def _signal(self, event: Event) -> None:
         """Something that was sent says how the node is."""

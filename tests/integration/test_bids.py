@@ -45,6 +45,13 @@ def listing(owner: RunningNode, subject: str) -> dict[str, dict[str, Any]]:
     return {entry.get("bidder") or entry["from"]: entry for entry in offers}
 
 
+def events_of(node: RunningNode, subject: str, *nouns: str) -> list[str]:
+    """The kinds of what happened to a subject at a node, the oldest first."""
+    kinds = ",".join(f"{noun}.*" for noun in nouns)
+    results = node.admin("GET", f"/api/v1/events?limit=100&kind={kinds}").json()["results"]
+    return [event["kind"] for event in reversed(results) if event["subject"] == subject]
+
+
 def becomes(node: RunningNode, subject: str, status: str) -> None:
     eventually(lambda: made(node, subject)["status"] == status, f"{node}'s bid on {subject} is {status}")
 
@@ -76,6 +83,14 @@ def test_a_node_two_hops_away_bids_and_all_are_told(three: list[RunningNode]) ->
     becomes(b, subject, "declined")
     for node in (b, c):
         node.hears(subject, available=False)
+    assert events_of(a, subject, "material", "bid") == [
+        "material.registered",
+        *["bid.received"] * 3,
+        "bid.selected",
+        *["bid.declined"] * 2,
+        "material.status",
+    ]
+    assert sorted(events_of(c, subject, "subject", "bid")) == ["bid.told", "subject.heard", "subject.heard"]
     settled(*three)
 
 

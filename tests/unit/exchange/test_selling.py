@@ -35,6 +35,7 @@ from tests.exchange_support import (
     reason_of,
 )
 from tests.registry_support import Munich, RecordingAnnouncer, material_json
+from tests.support import happened
 
 SIGNALS = {"organic-food": Decimal("0.40"), "default": Decimal("0.10")}
 
@@ -437,3 +438,17 @@ async def test_a_selection_that_fails_half_way_leaves_nothing(munich: ExchangeNo
     assert (listing["selected"], listing["offers"][0]["status"]) == (None, "live")
     announcer.fail = False
     assert (await munich.select())["selected"] == "munich-farm"
+
+
+async def test_a_bid_its_selection_and_the_loss_of_others_are_events(munich: ExchangeNode) -> None:
+    await munich.receive(offer_json())
+    await munich.local_bid("farm", 50)
+    await munich.select()
+    received = {"bid": 1, "bidder": "vienna.loop", "base_price": 60}
+    events = await happened(munich.database)
+    assert [event for event in events if event[0].startswith("bid.")] == [
+        ("bid.received", GRAIN, received),
+        ("bid.received", GRAIN, {"bid": 2, "bidder": "farm", "base_price": 50}),
+        ("bid.selected", GRAIN, {"bid": 2, "bidder": "farm", "reason": "lowest_loop_cost"}),
+        ("bid.declined", GRAIN, {"bid": 1, "bidder": "vienna.loop", "reason": "other_offer_selected"}),
+    ]

@@ -35,6 +35,7 @@ from tests.federation_support import (
     send_copy,
     subject_of,
 )
+from tests.support import happened
 
 LINZ = identity_of("linz.loop", VIENNA)
 SECOND = "MAT-DE-MUC-2026-FOOD-000002"
@@ -653,3 +654,15 @@ async def test_a_removed_peers_worker_ends_with_what_it_had_in_flight(city: City
     assert offers(city) == 1
     assert city.heard_subjects() == set()
     assert GRAIN in str(city.network.to("linz.loop", "/federate/announce")[0].body)
+
+
+async def test_a_peers_health_is_an_event_when_it_moves(cities: list[City]) -> None:
+    munich, vienna, _ = cities
+    await befriend(munich, vienna)
+    await eventually(lambda: munich.health("vienna.loop") == "active")
+    munich.network.down.add("vienna.loop")
+    await munich.announce(subject_of())
+    told = "SELECT 1 FROM event WHERE kind = 'peer.status' AND CAST(data AS TEXT) LIKE '%\"unreachable\",%'"
+    await eventually(lambda: munich.database.point(told) is not None, munich, step_ms=2_000)
+    moves = [data for kind, subject, data in await happened(munich.database) if kind == "peer.status"]
+    assert [move["was"] for move in moves[1:]] == [move["status"] for move in moves[:-1]]

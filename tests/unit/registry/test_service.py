@@ -21,6 +21,7 @@ from loopd.registry.tables import Record
 from tests.registry_support import (
     CONTEXT,
     NOW_MS,
+    PRODUCT_ID,
     Munich,
     RecordingAnnouncer,
     material_id,
@@ -28,7 +29,7 @@ from tests.registry_support import (
     product_json,
     status_update_json,
 )
-from tests.support import ManualClock
+from tests.support import ManualClock, happened
 
 DAY_MS = 24 * 3_600_000
 LEFT = {"value": Decimal(500), "unit": "kg"}
@@ -419,3 +420,15 @@ async def test_another_form_of_json_ld_is_kept_as_sent_and_given_out_plain(node:
     row = await node.database.one("SELECT received FROM record")
     assert row is not None
     assert row["received"] == listed
+
+
+async def test_registrations_and_changes_of_state_are_events_and_repeats_are_none(node: Node) -> None:
+    for _ in range(2):
+        await node.register(material())
+        await node.update(status_update(0, "reserved"))
+    await node.register(product())
+    assert await happened(node.database) == [
+        ("material.registered", material_id(), {"category": "organic-food", "quantity": 500, "unit": "kg"}),
+        ("material.status", material_id(), {"status": "reserved", "was": "available"}),
+        ("product.registered", PRODUCT_ID, {"category": "furniture-office", "quantity": 12, "unit": "piece"}),
+    ]

@@ -14,7 +14,7 @@ from loopd.signals.service import Signals
 from loopd.signals.settings import SignalsSettings
 from loopd.signals.tables import CONFIGURATIONS_PER_NODE
 from tests.exchange_support import CONTEXT, DAY_MS, NOW_MS, signals_document
-from tests.support import ManualClock
+from tests.support import ManualClock, happened
 
 SETTINGS = SignalsSettings(values={"organic-food": Decimal("0.40"), "default": Decimal("0.05")}, refresh_s=300)
 
@@ -129,3 +129,13 @@ async def test_what_is_due_to_be_fetched(signals: Signals, database: Database, c
     assert signals.due(database.points, ["vienna.loop"]) == []  # asked since then: next when the interval is over
     clock.advance(300_000)
     assert signals.due(database.points, ["vienna.loop"]) == ["vienna.loop"]
+
+
+async def test_what_a_node_changed_is_an_event_and_what_it_issued_again_is_none(
+    signals: Signals, database: Database
+) -> None:
+    for value, day in ((0.2, 0), (0.2, 0), (0.2, 1), (0.3, 2), (0.1, 1)):
+        await remember(signals, database, value, NOW_MS + day * DAY_MS, NOW_MS + (day + 1) * DAY_MS)
+    begins = [data["valid_from"] for _, _, data in await happened(database)]
+    assert begins == [format_timestamp(NOW_MS), format_timestamp(NOW_MS + 2 * DAY_MS)]
+    assert {(kind, subject) for kind, subject, _ in await happened(database)} == {("signals.changed", "vienna.loop")}
