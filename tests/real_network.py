@@ -223,12 +223,12 @@ def announce(node: RunningNode, pauses_s: Sequence[float]) -> set[str]:
     return acknowledged
 
 
-def quiet(network: Network, messages: int, draw: random.Random) -> Judged:
-    """All nodes announce, one after the other in a drawn order; nothing restarts."""
+def quiet(network: Network, messages: int, per_second: float, draw: random.Random) -> Judged:
+    """All nodes announce, one after the other in a drawn order at that pace; nothing restarts."""
     since_ms = time.time_ns() // 1_000_000
     acknowledged: dict[int, set[str]] = {number: set() for number in range(len(network.nodes))}
     for number in draw.sample(range(len(network.nodes)), len(network.nodes)) * messages:
-        acknowledged[number] |= announce(network.nodes[number], [0.05])
+        acknowledged[number] |= announce(network.nodes[number], [1 / per_second])
     network.until_heard(acknowledged)
     return network.judge(acknowledged, since_ms)
 
@@ -274,7 +274,9 @@ def resources(nodes: Sequence[RunningNode]) -> tuple[float, float]:
     return memory_kib / 1024, ticks / 100
 
 
-def play(base: Path, shape: str, count: int, messages: int, kills: int, seed: int) -> Played:
+def play(
+    base: Path, shape: str, count: int, *, messages: int = 4, per_second: float = 4, kills: int = 5, seed: int = 1
+) -> Played:
     """Start a federation, and play both parts on it."""
     draw = random.Random(seed)
     links = draw_map(shape, count, draw)
@@ -284,7 +286,7 @@ def play(base: Path, shape: str, count: int, messages: int, kills: int, seed: in
         network = Network(nodes, links)
         network.connect()
         linked_s = time.monotonic() - began_s - ready_s
-        calm = quiet(network, messages, draw)
+        calm = quiet(network, messages, per_second, draw)
         memory_mib, cpu_s = resources(nodes)
         stormy, whole_after_s = under_kills(network, messages, kills, draw)
     degree = max(sum(number in pair for pair in links) for number in range(count))
@@ -336,6 +338,7 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=30)
     parser.add_argument("--shape", choices=SHAPES, help="without it: both, one after the other")
     parser.add_argument("--messages", type=int, default=4, help="announcements of each node, in each of both parts")
+    parser.add_argument("--per-second", type=float, default=4, help="announcements a second while nothing restarts")
     parser.add_argument("--kills", type=int, default=5, help="how many nodes are killed and started again")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
@@ -343,7 +346,16 @@ def main() -> int:
     played = []
     for shape in SHAPES if asked.shape is None else (asked.shape,):
         with tempfile.TemporaryDirectory(prefix="loopd-net-") as base:
-            played.append(play(Path(base), shape, asked.nodes, asked.messages, asked.kills, asked.seed))
+            run = play(
+                Path(base),
+                shape,
+                asked.nodes,
+                messages=asked.messages,
+                per_second=asked.per_second,
+                kills=asked.kills,
+                seed=asked.seed,
+            )
+            played.append(run)
     text = json.dumps([asdict(run) for run in played], indent=2) if asked.json else table(played)
     sys.stdout.write(f"{text}\n")
     return int(

@@ -7,7 +7,7 @@ from tests.real_network import DEGREE_MAX, ball, draw_map, play
 
 
 def test_in_a_chain_of_processes_the_ball_is_exact_whoever_is_killed(tmp_path: Path) -> None:
-    played = play(tmp_path, "chain", 7, messages=3, kills=2, seed=5)
+    played = play(tmp_path, "chain", 7, messages=3, per_second=20, kills=2, seed=5)
     assert played.quiet.announced == len(played.quiet.last_ms) == 21
     assert played.quiet.is_exact, played.quiet
     # Near an end of the chain the ball is smaller.
