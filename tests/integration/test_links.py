@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from loopd.crypto.hop_chain import next_hop_value, reaches_anchor
 from tests.nodes import (
     DOCUMENT,
     RunningNode,
@@ -158,7 +159,7 @@ def test_repair_finds_what_the_log_does_not_hold(tmp_path: Path) -> None:
         with closing(sqlite3.connect(c.root / "loopd.db")) as connection, connection:
             connection.execute("DELETE FROM heard")
             connection.execute("DELETE FROM message")
-        # B, too, lost the better half of its TTLs: A has them.
+        # Nothing of it is sent again by the log.
         with closing(sqlite3.connect(b.root / "loopd.db")) as connection, connection:
             connection.execute("DELETE FROM outbox")
         for node in (b, c):
@@ -168,3 +169,55 @@ def test_repair_finds_what_the_log_does_not_hold(tmp_path: Path) -> None:
         for subject in subjects:
             c.hears(subject, ttl=2, verified=True)
         assert not came_as_requests(c)
+
+
+def lower(node: RunningNode, ttl: int, draw: random.Random) -> set[str]:
+    """Let a node that is down hold half of what it heard with that TTL, as if the better copy had been lost."""
+    with closing(sqlite3.connect(node.root / "loopd.db")) as connection, connection:
+        rows = connection.execute("SELECT message_id, subject, best_ttl, hop_value FROM message").fetchall()
+        lowered = draw.sample(rows, len(rows) // 2)
+        for message_id, _, best_ttl, hop_value in lowered:
+            for _ in range(best_ttl - ttl):
+                hop_value = next_hop_value(hop_value)
+            lower_row = "UPDATE message SET best_ttl = ?, hop_value = ? WHERE message_id = ?"
+            connection.execute(lower_row, (ttl, hop_value, message_id))
+    return {subject for _, subject, _, _ in lowered}
+
+
+def proven_ttls(node: RunningNode) -> set[int]:
+    """The TTLs of what a node holds, each proven by its hop value."""
+    with closing(sqlite3.connect(node.root / "loopd.db")) as connection:
+        rows = connection.execute("SELECT body, best_ttl, hop_value FROM message").fetchall()
+    for body, best_ttl, hop_value in rows:
+        assert reaches_anchor(hop_value, best_ttl, bytes.fromhex(json.loads(body)["hop_anchor"]))
+    return {best_ttl for _, best_ttl, _ in rows}
+
+
+def test_a_better_ttl_that_was_lost_is_repaired_and_nothing_delivered_again(tmp_path: Path) -> None:
+    a, b, c = init_nodes(tmp_path, "a", "b", "c", **LINKS)
+    draw = random.Random(2)
+    with running(a, b, c):
+        befriend(a, b)
+        befriend(b, c)
+        linked(a, b, c)
+        subjects = burst(a, 12)
+        hears_all(c, subjects)
+        settled(a, b, c)
+        assert (proven_ttls(b), proven_ttls(c)) == ({3}, {2})
+        for node in (c, b):
+            assert node.stop() == 0
+        at_b, at_c = lower(b, 2, draw), lower(c, 1, draw)
+        assert (proven_ttls(b), proven_ttls(c)) == ({3, 2}, {2, 1})
+        for node in (b, c):
+            node.start()
+        eventually(lambda: (proven_ttls(b), proven_ttls(c)) == ({3}, {2}), "the TTLs are what they were", 60)
+        settled(a, b, c)
+        assert deliveries(b) == deliveries(c) == len(subjects)
+        assert (upgraded(b), upgraded(c)) == (at_b, at_c)
+
+
+def upgraded(node: RunningNode) -> set[str]:
+    """The subjects of which the node took a copy for its better TTL alone."""
+    query = "SELECT m.subject FROM decision d JOIN message m USING (message_id) WHERE reason = 'upgraded'"
+    with closing(sqlite3.connect(node.root / "loopd.db")) as connection:
+        return {subject for (subject,) in connection.execute(query)}
