@@ -36,7 +36,6 @@ class Signal(StrEnum):
     REQUEST_SUCCEEDED = "request_succeeded"
     REQUEST_FAILED = "request_failed"  # no answer, or a 5xx
     DEFERRED = "deferred"  # a 429 or 503 with Retry-After: it is there, and asks for patience
-    INBOUND_CONTACT = "inbound_contact"  # it called here; that says nothing of the way there
     MAINTENANCE_STARTED = "maintenance_started"
     SUSPENDED = "suspended"
     RESUMED = "resumed"
@@ -103,8 +102,6 @@ class Timing:
     ceiling_growth_days: int = 7
     probes_before_unreachable: int = 3
     maintenance_max_ms: int = 4 * 3600 * 1000
-    # A peer that calls here is probed at most this often on that account.
-    inbound_probe_spacing_ms: int = 1_000
 
     def __post_init__(self) -> None:
         if not 0 < self.first_retry_ms <= self.first_day_ceiling_ms <= self.final_ceiling_ms:
@@ -157,12 +154,6 @@ class PeerHealth:
     def registry_status(self) -> str:
         """The status that NodeRegistry shows: active, inactive, maintenance or suspended."""
         return REGISTRY_STATUS[self.state]
-
-    def attempt_is_due(self, now_ms: int) -> bool:
-        """Whether to probe the peer now. A clock that was set back does not put a probe off."""
-        if self.next_attempt_at_ms is None:
-            return False
-        return now_ms >= self.next_attempt_at_ms or now_ms < self.as_of_ms
 
     def may_send(self, now_ms: int) -> bool:
         """Whether requests may go to the peer now."""
@@ -229,8 +220,6 @@ def _transition(health: PeerHealth, event: Event, now_ms: int, jitter: float, ti
             return _probe_failed(after, now_ms, jitter, timing)
         case Signal.REQUEST_FAILED if before.state is State.ACTIVE:
             return _request_failed(after, now_ms, jitter, timing)
-        case Signal.INBOUND_CONTACT if state is not State.ACTIVE:
-            return _called_here(after, now_ms, timing)
         case Signal.RESUMED if before.state is State.SUSPENDED:
             return replace(PeerHealth.new(now_ms), state=state, last_success_ms=after.last_success_ms)
         case _:
@@ -296,15 +285,6 @@ def _request_failed(health: PeerHealth, now_ms: int, jitter: float, timing: Timi
         absent_since_ms=now_ms,
         last_failure_ms=now_ms,
     )
-
-
-def _called_here(health: PeerHealth, now_ms: int, timing: Timing) -> PeerHealth:
-    """It called: try now whether the way there works too, but not faster than the spacing allows."""
-    soonest_ms = now_ms
-    if health.last_failure_ms is not None:
-        soonest_ms = max(now_ms, health.last_failure_ms + timing.inbound_probe_spacing_ms)
-    planned_ms = health.next_attempt_at_ms
-    return replace(health, next_attempt_at_ms=soonest_ms if planned_ms is None else min(planned_ms, soonest_ms))
 
 
 def _within_unit(jitter: float) -> float:

@@ -1,7 +1,6 @@
 """A peer's health: every move of the table, and what no sequence of events can do."""
 
 import json
-from dataclasses import replace
 from random import Random
 
 import pytest
@@ -113,7 +112,7 @@ def test_failed_requests_alone_make_nobody_unreachable() -> None:
     assert health.state is State.SUSPECT
     # They were on their way together, and count once.
     assert health.request_failures == 1
-    assert health.attempt_is_due(NOW_MS)
+    assert health.next_attempt_at_ms == NOW_MS
 
 
 def test_a_long_maintenance_ends_in_being_unreachable() -> None:
@@ -139,40 +138,14 @@ def test_who_plans_the_probes_says_when_the_next_one_is(planned_ms: int, kept_ms
     assert (suspended.state, suspended.next_attempt_at_ms) == (State.SUSPENDED, None)
 
 
-def test_inbound_contact_hastens_a_probe_and_opens_nothing() -> None:
-    down = replace(IN_STATE[State.UNREACHABLE], next_attempt_at_ms=NOW_MS + 600 * SECOND_MS)
-    called = after(down, Signal.INBOUND_CONTACT, now_ms=NOW_MS + 30 * SECOND_MS)
-    assert called.state is State.UNREACHABLE
-    assert not called.may_send(NOW_MS + 30 * SECOND_MS)
-    assert called.attempt_is_due(NOW_MS + 30 * SECOND_MS)
-    assert called.probe_failures == down.probe_failures
-    assert called.absent_since_ms == down.absent_since_ms
-
-
-def test_a_peer_that_calls_without_end_is_probed_no_faster_than_the_spacing() -> None:
-    health, probes = IN_STATE[State.UNREACHABLE], 0
-    for now_ms in range(NOW_MS, NOW_MS + 60 * SECOND_MS, 50):
-        health = after(health, Signal.INBOUND_CONTACT, now_ms=now_ms)
-        if health.attempt_is_due(now_ms):
-            probes += 1
-            health = after(health, Signal.PROBE_FAILED, now_ms=now_ms)
-    assert 50 <= probes <= 60
-
-
-def test_inbound_contact_puts_no_probe_off() -> None:
-    due = replace(IN_STATE[State.SUSPECT], next_attempt_at_ms=NOW_MS - 5)
-    assert after(due, Signal.INBOUND_CONTACT).next_attempt_at_ms == NOW_MS - 5
-
-
 def test_a_suspended_peer_is_not_tried_until_it_is_resumed() -> None:
     health = IN_STATE[State.SUSPENDED]
     for signal in set(Signal) - {Signal.RESUMED}:
         health = after(health, signal, now_ms=NOW_MS + DAY_MS)
         assert health.next_attempt_at_ms is None
-        assert not health.attempt_is_due(NOW_MS + 2 * DAY_MS)
         assert not health.may_send(NOW_MS + 2 * DAY_MS)
     resumed = after(health, Signal.RESUMED, now_ms=NOW_MS + DAY_MS)
-    assert resumed.attempt_is_due(NOW_MS + DAY_MS)
+    assert resumed.next_attempt_at_ms == NOW_MS + DAY_MS
     assert not resumed.may_send(NOW_MS + DAY_MS)
     assert after(resumed, Signal.PROBE_SUCCEEDED, now_ms=NOW_MS + DAY_MS).may_send(NOW_MS + DAY_MS)
 
@@ -253,7 +226,7 @@ def test_recovery_needs_no_traffic(events: list[tuple[Signal, int, float, int]],
     while not (health.state is State.ACTIVE and health.may_send(now_ms)):
         assert now_ms - came_back_ms <= max(bound_ms, TIMING.probe_interval_ms + TIMING.first_day_ceiling_ms)
         assert health.next_attempt_at_ms is not None
-        if not health.attempt_is_due(now_ms):
+        if now_ms < health.next_attempt_at_ms:
             now_ms += 100
             continue
         health = after(health, Signal.PROBE_SUCCEEDED, now_ms=now_ms, jitter=random.random())
@@ -278,10 +251,7 @@ def test_a_clock_that_is_set_back_delays_nothing(back_ms: int) -> None:
     for state in (State.ACTIVE, State.SUSPECT, State.UNREACHABLE, State.MAINTENANCE):
         health = IN_STATE[state]
         earlier_ms = NOW_MS - back_ms
-        assert health.attempt_is_due(earlier_ms)
         assert health.may_send(earlier_ms) is (state is State.ACTIVE)
-        called = after(health, Signal.INBOUND_CONTACT, now_ms=earlier_ms)
-        assert called.attempt_is_due(earlier_ms)
         failed = after(health, Signal.PROBE_FAILED, now_ms=earlier_ms)
         assert failed.next_attempt_at_ms is not None
         assert 0 < failed.next_attempt_at_ms - earlier_ms <= TIMING.first_day_ceiling_ms

@@ -1,6 +1,7 @@
 """The numbers of failure detection: time-outs from round trips, presets, doubt."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -99,3 +100,33 @@ def test_presets_that_contradict_themselves_are_refused(change: dict[str, float]
 def test_bounds_out_of_order_are_refused(waits: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="between"):
         Waits(*waits)
+
+
+def test_the_presets_are_as_the_notes_show_them() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "gossip.md").read_text(encoding="utf-8")
+    table = text.partition("| `federation.health_preset` |")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert rows[0] == list(PRESETS)
+    shown = {row[0]: row[1:] for row in rows[2:]}
+
+    def seconds(*amounts_ms: int) -> str:
+        return ", ".join(f"{amount_ms / 1000:g}" for amount_ms in amounts_ms) + " s"
+
+    def waits(bounds: Waits) -> str:
+        return seconds(bounds.first_ms, bounds.least_ms, bounds.most_ms)
+
+    for place, preset in enumerate(PRESETS.values()):
+        assert {name: cells[place] for name, cells in shown.items()} == {
+            "interval (`federation.probe_interval_s`)": seconds(preset.interval_ms),
+            "W over a link: first, least, most": waits(preset.link_waits),
+            "W by NodeInfo": waits(preset.http_waits),
+            "helpers": str(preset.helpers),
+            "nack_after": seconds(preset.nack_after_ms),
+            "suspected_pace": seconds(preset.suspected_pace_ms),
+            "suspicion: most, least, at so many confirmations": (
+                f"{seconds(preset.suspicion_most_ms, preset.suspicion_least_ms)}, {preset.confirmations}"
+            ),
+            "only others reach it so many rounds: suspect": str(preset.detours),
+            "a timer so late is a stall of one's own": seconds(preset.stall_tolerance_ms),
+        }
+        assert (preset.doubt_most, preset.doubt_step) == (8, 0.25)
