@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "token": "loopd.cli.token:token",
     "peer": "loopd.cli.peer:peer",
     "material": "loopd.cli.material:material",
+    "search": "loopd.cli.search:search",
     "offer": "loopd.cli.offer:offer",
     "vote": "loopd.cli.vote:vote",
     "ledger": "loopd.cli.ledger:ledger",
