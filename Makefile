@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-browser lint typecheck contracts unit sim-health net bench bench-search bench-short sim sim-short lock generate install clean
+.PHONY: help setup run test test-browser lint typecheck contracts unit sim-health net bench bench-search bench-short sim sim-short sim-ledger lock generate install clean
 
 help: ## what can be made here
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,6 +67,11 @@ sim: setup ## the engine in simulated federations: SEEDS seeds of each kind, fai
 
 sim-short: setup ## the same with 60 seeds of each kind, in less than a minute
 	$(BIN)/python -m loopd.sim seeds --count 60
+
+OPERATIONS ?= 1000000
+FIRST ?= 0
+sim-ledger: setup ## the ledger against its model, a million operations (long): make sim-ledger FIRST=60 goes on there
+	$(BIN)/python -m tests.ledger_simulation --operations $(OPERATIONS) --first $(FIRST)
 
 lock: ## resolve pyproject's lower bounds anew into requirements.lock (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

@@ -76,12 +76,15 @@ def signed_bytes(value: Mapping[str, Any]) -> bytes:
         raise refused(Fault.NOT_CANONICAL) from None
 
 
-def check_times(order: Order, now_ms: int) -> None:
-    """Refusal `bad_time` for an order from the drawer or from the future, or a hold without a sensible end."""
+def check_times(order: Order, now_ms: int, at_ms: int) -> None:
+    """Refusal `bad_time` for an order from the drawer or from the future, or a hold without a sensible end.
+
+    `now_ms` is the clock's, `at_ms` what the order would be dated at.
+    """
     age_ms = now_ms - order.stated_at_ms
     if not -REQUEST_CLOCK_TOLERANCE_MS <= age_ms <= TRANSFER_MAX_AGE_MS:
         raise refused(Fault.BAD_TIME, {"pointer": "/timestamp"})
-    if order.hold_until_ms is not None and not now_ms < order.hold_until_ms <= now_ms + HOLD_MAX_MS:
+    if order.hold_until_ms is not None and not at_ms < order.hold_until_ms <= at_ms + HOLD_MAX_MS:
         raise refused(Fault.BAD_TIME, {"pointer": "/hold_until"})
 
 

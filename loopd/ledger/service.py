@@ -233,7 +233,8 @@ class Ledger:
             if known.digest != order.digest or (link is not None and known.link != link):
                 raise refused(Fault.OTHER_CONTENT)
             return Done(known, False)
-        check_times(order, self._clock.now_ms())
+        at_ms = self.now(tx)
+        check_times(order, self._clock.now_ms(), at_ms)
         redeems = self.settings.redemption and order.payee == accounts.issuance_id(self.node.node_id)
         self._check_open(order, redeems)
         payee = tables.find_account(tx, order.payee, order.currency)
@@ -243,7 +244,6 @@ class Ledger:
         movement = Movement(
             order.id, kind, payer, payee, order.amount_minor, order.digest, document=order.received, link=link
         )
-        at_ms = self.now(tx)
         if redeems:
             return Done(self.redeem(tx, movement, at_ms), True)
         pending = order.hold_until_ms is not None

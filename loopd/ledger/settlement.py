@@ -201,6 +201,7 @@ class Settlements:
         """The payer's share of what it paid, as far as the bonus fund has it: nothing is minted."""
         due_minor = share(settlement.total_minor, self._ledger.terms.local_bonus)
         fund = self._ledger.require(tx, accounts.fund_id(Fund.BONUS, self._ledger.node.node_id))
+        fund = self._ledger.charge_account(tx, fund)
         paid_minor = min(due_minor, fund.available_minor)
         settlement_tables.note_bonus(tx, settlement, paid_minor, due_minor)
         payer = self._ledger.require(tx, settlement.payer)
