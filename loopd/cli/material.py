@@ -1,18 +1,15 @@
 """`loopd material`: what this city registers."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from loopd.cli.admin_client import call
-from loopd.cli.failure import Failure
-from loopd.cli.options import directory_argument, json_option, limit_option
+from loopd.cli.options import directory_argument, json_option, limit_option, read_file
 from loopd.cli.output import print_json, print_table
 from loopd.directory import NodeDirectory
-from loopd.protocol.limits import DOCUMENT_MAX_BYTES
 
 
 @click.group()
@@ -26,7 +23,7 @@ def material() -> None:
 @json_option
 def add(directory: NodeDirectory, file: Path, as_json: bool) -> None:
     """Register the MaterialDNA or ProductDNA in FILE, or from standard input with -. Prints its id and status."""
-    document = _read(file)
+    document = read_file(file)
     path = "/api/v1/product" if _type_of(document) == "ProductDNA" else "/api/v1/material"
     answer = call(directory, "POST", path, document=document)
     if as_json:
@@ -60,17 +57,6 @@ def list_records(directory: NodeDirectory, products: bool, limit: int, as_json: 
     ]
     columns = ("id", "category", "quantity", "status", "city", "expires")
     print_table(columns, rows, f"No {noun} is registered here.")
-
-
-def _read(file: Path) -> bytes:
-    try:
-        if str(file) == "-":
-            return sys.stdin.buffer.read(DOCUMENT_MAX_BYTES + 1)
-        with file.open("rb") as stream:
-            # One byte beyond the ceiling is enough for the daemon to refuse it.
-            return stream.read(DOCUMENT_MAX_BYTES + 1)
-    except OSError as error:
-        raise Failure(f"{file}: {error.strerror}") from None
 
 
 def _type_of(document: bytes) -> Any:

@@ -1,5 +1,6 @@
 """Arguments and options that several commands share."""
 
+import sys
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -7,8 +8,9 @@ from typing import Any
 
 import click
 
+from loopd.cli.failure import Failure
 from loopd.directory import NodeDirectory
-from loopd.protocol.limits import LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, LIST_LIMIT_MIN
+from loopd.protocol.limits import DOCUMENT_MAX_BYTES, LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, LIST_LIMIT_MIN
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -52,3 +54,15 @@ limit_option: Decorator = click.option(
     show_default=True,
     help="How many at most.",
 )
+
+
+def read_file(file: Path) -> bytes:
+    """A document from a file, or from standard input with -; Failure where it cannot be read."""
+    try:
+        # One byte beyond the ceiling is enough for the daemon to refuse it.
+        if str(file) == "-":
+            return sys.stdin.buffer.read(DOCUMENT_MAX_BYTES + 1)
+        with file.open("rb") as stream:
+            return stream.read(DOCUMENT_MAX_BYTES + 1)
+    except OSError as error:
+        raise Failure(f"{file}: {error.strerror}") from None
