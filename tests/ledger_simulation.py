@@ -228,6 +228,8 @@ class Simulation:
         draw = self.random
         amount = draw.choice((1, draw.randint(1, 50), draw.randint(1, 5_000), draw.randint(1, 100_000)))
         payer, payee = draw.sample(HOLDERS + FUNDS, 2) if draw.random() < 0.2 else draw.sample(HOLDERS, 2)
+        if draw.random() < 0.1 and payee != FUNDS[0]:
+            payer = FUNDS[0]
         if verb == "time":
             return {"ms": draw.choice((1, 60_000, DAY_MS // 7, DAY_MS, 3 * DAY_MS, -5 * DAY_MS // 2, 20 * DAY_MS))}
         if verb in ("pay", "hold"):

@@ -68,24 +68,19 @@ class Books:
         self._end(tx, history, pending, phase, at_ms)
         return True
 
-    def charge_due(self, tx: Tx, history: TermsHistory, account: Account, until_ms: int) -> bool:
-        """Do what is due on an account by a moment, dated as it came due: holds that expired, coins that aged.
-
-        Whether anything was done.
-        """
-        done = False
+    def charge_due(self, tx: Tx, history: TermsHistory, account: Account, until_ms: int) -> None:
+        """Do what is due on an account by a moment, dated as it came due: holds that expired, coins that aged."""
         for hold in lot_tables.expiring(tx, account.number, until_ms):
             if hold.expires_at_ms is None:
                 raise RuntimeError("a hold without an end has expired")
             self._charge_lots(tx, history, account, hold.expires_at_ms)
             self._end(tx, history, transfer_tables.by_number(tx, hold.transfer), Phase.EXPIRE, hold.expires_at_ms)
-            done = True
-        return self._charge_lots(tx, history, account, until_ms) or done
+        self._charge_lots(tx, history, account, until_ms)
 
     def _charged(self, tx: Tx, history: TermsHistory, account: Account, at_ms: int) -> Account:
-        if self.charge_due(tx, history, account, at_ms):
-            return tables.account_by_number(tx, account.number)
-        return account
+        self.charge_due(tx, history, account, at_ms)
+        # Read anew: whoever named the account may have done so some movements ago.
+        return tables.account_by_number(tx, account.number)
 
     def _spendable(self, tx: Tx, payer: Account, movement: Movement) -> Sequence[Part]:
         if not payer.can_pay(movement.amount_minor):
@@ -154,9 +149,9 @@ class Books:
             left_minor -= lost.amount_minor
         lot_tables.set_due(tx, payer.number, part.issue_day, history.next_boundary(part.issue_day, at_ms))
 
-    def _charge_lots(self, tx: Tx, history: TermsHistory, account: Account, until_ms: int) -> bool:
+    def _charge_lots(self, tx: Tx, history: TermsHistory, account: Account, until_ms: int) -> None:
         if not account.has_lots:
-            return False
+            return
         due = lot_tables.due_lots(tx, account.number, until_ms)
         left_minor = {lot.issue_day: lot.available_minor for lot, _ in due}
         charges = sorted(
@@ -170,7 +165,6 @@ class Books:
             left_minor[issue_day] -= lost.amount_minor
         for lot, _ in due:
             lot_tables.set_due(tx, account.number, lot.issue_day, history.next_boundary(lot.issue_day, until_ms))
-        return bool(due)
 
     def _lose(
         self,
