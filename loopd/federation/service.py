@@ -111,68 +111,96 @@ class Federation:
         self._audit = audit
         self._events = events
         self._clock = clock
-        self.workers = Workers(randomness)
+        self._random = randomness
         self._housekeeper: asyncio.Task[None] | None = None
         self._modules: Modules | None = None
         self._asked_at_s: dict[str, float] = {}
+        self._learns = settings.learns_peers(development=development)
+        self._preset = settings.preset(development=development)
+        self._timing = Timing(probe_interval_ms=self._preset.interval_ms)
+        self.workers = Workers(randomness)
         self.requests = NodeRequests(identity, client, clock, settings.request_timeout_s)
         self.outbox = Outbox(self._queued)
         self.announcer = Announcer(identity, settings, self.outbox, audit, clock, random_bytes, development=development)
         self.introductions = Introductions(identity.node_id, database, self.requests, clock)
-        learns = settings.learns_peers(development=development)
-        gate = CallbackGate(clock)
-        self.handshakes = Handshakes(
-            identity, settings, self.requests, gate, audit, clock, self._admitted, keeps_places=learns
-        )
+        self.handshakes = self._make_handshakes()
         self.misbehaviour = Misbehaviour(database, audit, clock, lambda node_id: self.links.end(node_id, "banned"))
-        self.flooding = Flooding(
-            identity,
-            settings,
-            database,
+        self.flooding = self._make_flooding(heard)
+        self.key_statements = KeyStatements(
+            identity.node_id, database, self.requests, audit, clock, self.workers.wake_all, self.flooding.release
+        )
+        self.links = self._make_links(client)
+        self.watch = self._make_watch()
+        self.keeper = self._make_keeper()
+        self.authenticator = self._make_authenticator()
+
+    # Parts. Each knows of the others what it is given here.
+
+    def _make_handshakes(self) -> Handshakes:
+        return Handshakes(
+            self._identity,
+            self._settings,
+            self.requests,
+            CallbackGate(self._clock),
+            self._audit,
+            self._clock,
+            self._admitted,
+            keeps_places=self._learns,
+        )
+
+    def _make_flooding(self, heard: HeardHook) -> Flooding:
+        return Flooding(
+            self._identity,
+            self._settings,
+            self._database,
             self.introductions,
             self.outbox,
-            audit,
-            clock,
+            self._audit,
+            self._clock,
             self._decided,
             lambda message_id: self.links.came_by_request(message_id),
             misbehaviour=self.misbehaviour,
             heard=heard,
         )
-        self.links = Links(
-            identity,
-            settings,
-            database,
+
+    def _make_links(self, client: PeerClient) -> Links:
+        return Links(
+            self._identity,
+            self._settings,
+            self._database,
             client,
             self.flooding,
             self.misbehaviour,
-            clock,
+            self._clock,
             flood_route,
             lambda node: not self.key_statements.untold(node),
             self._floods_settled,
             self._link_changed,
             lambda node_id, frame: self.watch.received(node_id, frame),
         )
-        preset = settings.preset(development=development)
-        self._timing = Timing(probe_interval_ms=preset.interval_ms)
-        self.watch = Watch(
-            identity.node_id,
-            preset,
+
+    def _make_watch(self) -> Watch:
+        return Watch(
+            self._identity.node_id,
+            self._preset,
             self._timing,
-            database,
+            self._database,
             self.introductions,
-            NodeCards(database, self.requests, clock),
-            clock,
-            randomness,
+            NodeCards(self._database, self.requests, self._clock),
+            self._clock,
+            self._random,
             Reach(self.links.carries, self.links.send, self.links.round_trip, self._observed),
         )
-        self.keeper = Keeper(
-            identity,
-            settings,
-            database,
+
+    def _make_keeper(self) -> Keeper:
+        return Keeper(
+            self._identity,
+            self._settings,
+            self._database,
             self.introductions,
             self.handshakes,
-            clock,
-            randomness,
+            self._clock,
+            self._random,
             Company(
                 self.health_of,
                 lambda node_id: self.misbehaviour.conduct(node_id) is Conduct.CLEAR,
@@ -180,15 +208,14 @@ class Federation:
                 self._was_asked,
                 self._let_go,
             ),
-            learns=learns,
+            learns=self._learns,
         )
-        self.key_statements = KeyStatements(
-            identity.node_id, database, self.requests, audit, clock, self.workers.wake_all, self.flooding.release
-        )
-        self.authenticator = NodeAuthenticator(
-            identity.node_id,
-            database.points,
-            clock,
+
+    def _make_authenticator(self) -> NodeAuthenticator:
+        return NodeAuthenticator(
+            self._identity.node_id,
+            self._database.points,
+            self._clock,
             self.handshakes.settled,
             self.introductions.seek,
             self._contacted_us,
