@@ -15,12 +15,13 @@ from loopd.crypto.keys import PublicKey
 from loopd.database.database import Database
 from loopd.database.writer import Tx
 from loopd.events.service import EventLog
-from loopd.federation import announcing, choices, explain, heard, key_store, nodes, outbox, replay
+from loopd.federation import choices, nodes, outbox
 from loopd.federation.announcing import Announcer
 from loopd.federation.authentication import NodeAuthenticator
 from loopd.federation.flooding import Flooding
 from loopd.federation.handshake import Answer, HandshakeFailed, Handshakes, Verdict
 from loopd.federation.heard import HeardHook, nobody_listens
+from loopd.federation.housekeeping import Housekeeping
 from loopd.federation.introductions import Introductions
 from loopd.federation.keeper import Company, Keeper
 from loopd.federation.link_requests import Serve
@@ -40,18 +41,12 @@ from loopd.gossip.health import Event, PeerHealth, Timing
 from loopd.gossip.reputation import Conduct
 from loopd.identity import Identity
 from loopd.net.http_client import CallbackGate, PeerClient
-from loopd.protocol.errors import Refusal
 from loopd.protocol.geo import Location
-from loopd.protocol.limits import SEEN_GRACE_MS
 from loopd.protocol.nodes import KnownNode, PeerAuth, Standing
 from loopd.protocol.subjects import Subject
 
 log = structlog.get_logger(__name__)
 
-HOUSEKEEPING_S = 5.0
-# How often is looked for rings that opened: each is late by that at most.
-RINGS_LOOK_S = 1.0
-RENEWALS_AT_ONCE = 100
 # A node that has not accepted yet is asked again this often; when its operator approves, it calls at once.
 ASK_AGAIN_S = 300.0
 # A handshake that came to nothing is tried again this soon.
@@ -112,7 +107,6 @@ class Federation:
         self._events = events
         self._clock = clock
         self._random = randomness
-        self._housekeeper: asyncio.Task[None] | None = None
         self._modules: Modules | None = None
         self._asked_at_s: dict[str, float] = {}
         self._learns = settings.learns_peers(development=development)
@@ -126,6 +120,8 @@ class Federation:
         self.handshakes = self._make_handshakes()
         self.misbehaviour = Misbehaviour(database, audit, clock, lambda node_id: self.links.end(node_id, "banned"))
         self.flooding = self._make_flooding(heard)
+        validity_ms = settings.announcement_validity_s * 1000
+        self.housekeeping = Housekeeping(database, self.announcer, self.misbehaviour, clock, validity_ms)
         self.key_statements = KeyStatements(
             identity.node_id, database, self.requests, audit, clock, self.workers.wake_all, self.flooding.release
         )
@@ -232,7 +228,7 @@ class Federation:
             " UNION SELECT target FROM outbox WHERE target IN (SELECT node_id FROM node)"
         )
         self.workers.start(self._surroundings(modules), [row["node_id"] for row in rows])
-        self._housekeeper = asyncio.create_task(self._keep_house(), name="federation-housekeeping")
+        self.housekeeping.start(modules.subject_by_id, modules.request_answered)
         self.watch.start()
         self.links.start(modules.serve_request)
         self.keeper.start()
@@ -241,9 +237,7 @@ class Federation:
         """End every worker. What was in flight is sent again after the next start."""
         await self.keeper.stop()
         await self.links.stop()
-        if self._housekeeper is not None:
-            self._housekeeper.cancel()
-            await asyncio.gather(self._housekeeper, return_exceptions=True)
+        await self.housekeeping.stop()
         await self.watch.stop()
         await self.workers.stop()
         self._modules = None
@@ -341,69 +335,6 @@ class Federation:
 
     async def _contacted_us(self, node_id: str) -> None:
         self.watch.contacted_by(node_id)
-
-    async def _keep_house(self) -> None:
-        while True:
-            for _ in range(round(HOUSEKEEPING_S / RINGS_LOOK_S)):
-                await asyncio.sleep(RINGS_LOOK_S)
-                await self._tend(self.widen)
-                await self._tend(self.misbehaviour.flush)
-            await self._tend(self.keep_house)
-
-    @staticmethod
-    async def _tend(work: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await work()
-        except Refusal as refusal:  # our own storage is overloaded: the next round does it
-            log.warning("housekeeping_delayed", reason=refusal.reason)
-        except Exception:
-            log.exception("housekeeping_failed")
-
-    async def keep_house(self) -> None:
-        """Forget what is over, a little in each transaction, and announce again what is still there."""
-        while await self._database.write(self._forget_some):
-            pass
-        validity_ms = self._settings.announcement_validity_s * 1000
-        now_ms = self._clock.now_ms()
-        await self._announce_again(
-            announcing.due_renewals(self._database.points, validity_ms, now_ms, RENEWALS_AT_ONCE)
-        )
-
-    async def widen(self) -> None:
-        """Announce farther away what nobody nearby took."""
-        due = announcing.due_widenings(self._database.points, self._clock.now_ms(), RENEWALS_AT_ONCE)
-        await self._announce_again(due)
-
-    async def _announce_again(self, due: list[str]) -> None:
-        # Each in its own unit, so that one that cannot be renewed holds up no other; they share a commit all the same.
-        renewals = (self._database.write(partial(self._renew, subject_id)) for subject_id in due)
-        for subject_id, outcome in zip(due, await asyncio.gather(*renewals, return_exceptions=True), strict=True):
-            if isinstance(outcome, Exception):
-                log.error("renewal_failed", subject=subject_id, exc_info=outcome)
-
-    def _forget_some(self, tx: Tx) -> bool:
-        """One transaction of what is over; True where there is more of it."""
-        now_ms, modules = self._clock.now_ms(), self._modules
-        key_store.prune(tx, now_ms)
-        unanswered = [] if modules is None else outbox.end_requests(tx, now_ms)
-        for reference in unanswered:
-            if modules is not None:
-                modules.request_answered(tx, reference, 0, "expired")
-        more = (
-            replay.prune(tx, now_ms),
-            outbox.prune(tx, now_ms),
-            heard.prune(tx, now_ms - SEEN_GRACE_MS),
-            explain.prune(tx, now_ms),
-            bool(unanswered),
-        )
-        return any(more)
-
-    def _renew(self, subject_id: str, tx: Tx) -> None:
-        if self._modules is None:
-            return
-        subject = self._modules.subject_by_id(tx, subject_id)
-        if subject is None or not subject.available or self.announcer.announce(tx, subject) is None:
-            announcing.stop_renewing(tx, subject_id)
 
     # Handshakes
 

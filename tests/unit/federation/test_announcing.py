@@ -116,11 +116,11 @@ async def test_what_stays_available_is_announced_again_at_half_its_validity(muni
     await munich.start()
     await munich.announce(subject_of())
     munich.clock.advance(WEEK_MS // 2 - 1)
-    await munich.federation.keep_house()
+    await munich.federation.housekeeping.keep_house()
     assert len(told(munich)) == 1
     munich.clock.advance(1)
-    await munich.federation.keep_house()
-    await munich.federation.keep_house()
+    await munich.federation.housekeeping.keep_house()
+    await munich.federation.housekeeping.keep_house()
     assert [body["revision"] for body in told(munich)] == [1, 2]
     assert parse_timestamp(told(munich)[1]["valid_until"]) == NOW_MS + WEEK_MS // 2 + WEEK_MS
 
@@ -131,7 +131,7 @@ async def test_what_is_gone_withdrawn_or_expired_is_not_announced_again(munich: 
     await munich.announce(subject_of())
     munich.subjects = {} if now is None else {GRAIN: now}
     munich.clock.advance(WEEK_MS // 2)
-    await munich.federation.keep_house()
+    await munich.federation.housekeeping.keep_house()
     assert len(told(munich)) == 1
     assert munich.rows("SELECT renew_at_ms FROM own_announcement") == [{"renew_at_ms": None}]
 
@@ -146,8 +146,8 @@ async def test_what_was_announced_ahead_of_time_is_announced_again_when_the_cloc
     munich.clock.set_wall(NOW_MS + DAY_MS)
     await munich.announce(subject_of())
     munich.clock.set_wall(NOW_MS)
-    await munich.federation.keep_house()
-    await munich.federation.keep_house()
+    await munich.federation.housekeeping.keep_house()
+    await munich.federation.housekeeping.keep_house()
     assert [parse_timestamp(body["issued_at"]) for body in told(munich)] == [NOW_MS + DAY_MS, NOW_MS]
 
 
@@ -165,7 +165,7 @@ async def test_one_that_cannot_be_renewed_holds_up_no_other(munich: City, monkey
         return announce(tx, subject)
 
     monkeypatch.setattr(munich.federation.announcer, "announce", failing)
-    await munich.federation.keep_house()
+    await munich.federation.housekeeping.keep_house()
     assert [body["material"] for body in told(munich)] == [GRAIN, other, other]
 
 

@@ -41,7 +41,7 @@ def radii(city: City) -> list[float | None]:
 
 async def pass_time(city: City, hours: float) -> None:
     city.clock.advance(int(hours * HOUR_MS))
-    await city.federation.widen()
+    await city.federation.housekeeping.widen()
 
 
 async def test_each_ring_opens_at_its_time_and_a_withdrawal_reaches_the_widest(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ async def test_a_ring_that_opened_while_the_node_was_down_opens_when_it_is_back(
         await munich.crash()
         munich.clock.advance(25 * HOUR_MS)
         await munich.come_back()
-        await munich.federation.widen()
+        await munich.federation.housekeeping.widen()
         assert radii(munich) == [50, 1000]
 
 
@@ -121,10 +121,10 @@ async def test_a_renewal_stays_in_its_ring(tmp_path: Path) -> None:
     ) as (munich,):
         await munich.announce(subject_of())
         munich.clock.advance(7 * DAY_MS // 2)
-        await munich.federation.keep_house()
+        await munich.federation.housekeeping.keep_house()
         assert radii(munich) == [50, 50]
         munich.clock.advance(5 * DAY_MS // 2)
-        await munich.federation.widen()
+        await munich.federation.housekeeping.widen()
         assert radii(munich) == [50, 50, 200]
 
 

@@ -296,7 +296,7 @@ async def test_a_rotation_reaches_who_knows_the_node_only_by_introduction(line: 
     assert known(vienna) == after
     await eventually(lambda: known(berlin) == after, *line)
     # What is available is announced anew, with the new key.
-    await munich.federation.keep_house()
+    await munich.federation.housekeeping.keep_house()
     await eventually(lambda: berlin.heard()[0]["revision"] == 2, *line)
     assert not any(city.decisions["bad_origin_signature"] for city in line)
 

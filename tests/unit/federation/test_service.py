@@ -136,16 +136,16 @@ async def test_what_is_over_is_forgotten_and_not_before(munich: City) -> None:
     await send_copy(munich, LINZ, message, 3)
     tables = ("message", "heard", "node_request", "outbox")
     munich.clock.advance(TEN_MINUTES_MS - 1)
-    await munich.federation.keep_house()
+    await munich.federation.housekeeping.keep_house()
     assert [len(munich.rows(f"SELECT 1 FROM {table}")) for table in tables] == [1, 1, 1, 1]
     munich.clock.advance(1)
-    await munich.federation.keep_house()
+    await munich.federation.housekeeping.keep_house()
     assert munich.rows("SELECT 1 FROM node_request") == []
     munich.clock.set_wall(NOW_MS + DAY_MS + TEN_MINUTES_MS)
-    await munich.federation.keep_house()
+    await munich.federation.housekeeping.keep_house()
     assert [len(munich.rows(f"SELECT 1 FROM {table}")) for table in tables] == [1, 1, 0, 0]
     munich.clock.advance(1)
-    await munich.federation.keep_house()
+    await munich.federation.housekeeping.keep_house()
     assert [len(munich.rows(f"SELECT 1 FROM {table}")) for table in tables] == [0, 0, 0, 0]
     assert munich.rows("SELECT messages FROM message_count") == [{"messages": 0}]
 
@@ -161,7 +161,7 @@ async def test_much_is_forgotten_in_several_transactions(munich: City, monkeypat
         await munich.database.write(lambda tx, caller=caller: replay.accept_once(tx, caller, NOW_MS, lambda tx: None))
     munich.clock.advance(TEN_MINUTES_MS)
     before = munich.database.statistics.units
-    await munich.federation.keep_house()
+    await munich.federation.housekeeping.keep_house()
     assert munich.rows("SELECT 1 FROM node_request") == []
     assert munich.database.statistics.units - before == 4
 
@@ -173,8 +173,8 @@ async def test_a_request_that_ends_unanswered_is_told_of(cities: list[City]) -> 
     await munich.request("vienna.loop", b"{}", "bid:1", valid_ms=60_000)
     await eventually(lambda: munich.health("vienna.loop") == "unreachable", munich, step_ms=2_000)
     munich.clock.advance(60_000)
-    await munich.federation.keep_house()
-    await munich.federation.keep_house()
+    await munich.federation.housekeeping.keep_house()
+    await munich.federation.housekeeping.keep_house()
     assert munich.answered == [("bid:1", 0, "expired")]
 
 
