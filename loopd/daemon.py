@@ -78,6 +78,7 @@ from loopd.exchange.mirror_rules import REQUEST_TYPE, UPDATE_TYPE
 from loopd.exchange.mirror_telling import MirrorTelling
 from loopd.exchange.mirroring import Mirroring
 from loopd.exchange.ports import NodeAnswer
+from loopd.exchange.selection import Policy
 from loopd.exchange.service import Exchange
 from loopd.exchange.timer import ExchangeTimer
 from loopd.exchange.views import MIRROR_PATH, STATUS_TYPE
@@ -218,17 +219,6 @@ class Node:
         self._catalogue = Catalogue(identity, self._clock, nodes)
         self._record_listeners.append(self._catalogue)
         self._heard_listeners.append(self._catalogue.heard)
-        self._exchange = Exchange(
-            identity,
-            self._clock,
-            audit,
-            self._events,
-            self._registry,
-            self._signals,
-            nodes,
-            HeardSubjects(self._clock),
-            self._federation.outbox,
-        )
         self._ledger = Ledger(identity, settings.ledger, audit, self._clock, self._events)
         self._settlements = Settlements(self._ledger, audit, self._events)
         self._mirror_telling = MirrorTelling(identity, self._clock, nodes, self._federation.outbox)
@@ -247,7 +237,20 @@ class Node:
             ),
             settings.exchange.match_validity_s * 1000,
         )
-        self._exchange_timer = ExchangeTimer([self._lifecycle], database, self._clock)
+        self._exchange = Exchange(
+            identity,
+            self._clock,
+            audit,
+            self._events,
+            self._registry,
+            self._signals,
+            nodes,
+            HeardSubjects(self._clock),
+            self._federation.outbox,
+            self._lifecycle,
+            Policy(settings.exchange.select == "lowest-cost", settings.exchange.select_after_s * 1000),
+        )
+        self._exchange_timer = ExchangeTimer([self._lifecycle, self._exchange.selecting], database, self._clock)
         self._mirroring = Mirroring(identity, self._clock, audit, self._events, lambda: self._mirror_keeper.wake())
         self._status_requests = StatusRequests(
             identity, self._clock, audit, self._federation.outbox, self._lifecycle, secrets.token_hex

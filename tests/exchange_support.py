@@ -12,17 +12,23 @@ from typing import Any, TypeVar
 from loopd.audit.service import AuditLog
 from loopd.database import Database, DatabaseSettings, RowSource, Tx
 from loopd.events.service import EventLog
+from loopd.exchange.documents import Agreement
+from loopd.exchange.lifecycle import Lifecycle, Ports
 from loopd.exchange.mirror_telling import MirrorTelling
 from loopd.exchange.mirroring import Mirroring
-from loopd.exchange.ports import Records
+from loopd.exchange.ports import DealMaker, NoMirror, NoSettlement, Records, SettlementHooks
+from loopd.exchange.selection import BY_HAND, Policy
 from loopd.exchange.service import BidWish, Exchange
 from loopd.protocol.documents import Document, check_document
 from loopd.protocol.errors import Refusal
 from loopd.protocol.geo import Location
 from loopd.protocol.nodes import KnownNode, PeerAuth, Standing
+from loopd.protocol.quantity import Quantity
 from loopd.protocol.subjects import HeardSubject, Subject, SubjectKind, SubjectState
 from loopd.protocol.timestamps import format_timestamp
 from loopd.protocol.vocabulary import Feature
+from loopd.registry.service import Registry
+from loopd.registry.stock import Stock
 from loopd.signals.service import Signals
 from loopd.signals.settings import SignalsSettings
 from tests.support import ManualClock
@@ -44,12 +50,18 @@ class Home:
     node_id: str
     location: Location
     context_url: str = CONTEXT
+    city: str = "Munich"
+    endpoint: str = "https://munich.example/api/v1"
 
 
 @dataclass(frozen=True)
 class FakeRecord:
     subject: Subject
     document: bytes
+
+    @property
+    def registered(self) -> Quantity:
+        return Quantity(self.subject.quantity, self.subject.unit)
 
 
 class FakeRecords:
@@ -77,6 +89,20 @@ class FakeRecords:
         self.records[subject_id] = replace(record, subject=replace(record.subject, state=state))
         self.changes.append((subject_id, state, cause))
         return self.records[subject_id].subject
+
+
+class FakeDeals:
+    """Reserves the whole of a subject for every deal, and makes nothing else of it."""
+
+    def __init__(self, records: FakeRecords) -> None:
+        self._records = records
+
+    def agree(self, tx: Tx, deal: Agreement) -> str | None:
+        self._records.change_state(tx, deal.subject_id, SubjectState.RESERVED, f"sold to {deal.buyer}")
+        return None
+
+    def city_of(self, tx: Tx, node_id: str) -> str:
+        return node_id
 
 
 class FakeDirectory:
@@ -238,12 +264,12 @@ class ExchangeNode:
         self.outbox = RecordingOutbox()
         self.signals = Signals(home.node_id, CONTEXT, SignalsSettings(values=dict(signals)), clock, self.events)
         self.chance = (f"{number:016x}" for number in itertools.count(1))
-        self.exchange = self.exchange_over(self.records)
+        self.exchange = self.exchange_over(self.records, FakeDeals(self.records))
         self.telling = MirrorTelling(home, clock, self.directory, self.outbox)
         self.mirroring = Mirroring(home, clock, self.audit, self.events, lambda: None)
 
-    def exchange_over(self, records: Records) -> Exchange:
-        """The node's exchange over another registry than the fake one."""
+    def exchange_over(self, records: Records, deals: DealMaker, policy: Policy = BY_HAND) -> Exchange:
+        """The node's exchange over a registry, and what makes deals of its selections."""
         return Exchange(
             self.home,
             self.clock,
@@ -254,7 +280,27 @@ class ExchangeNode:
             self.directory,
             self.heard,
             self.outbox,
+            deals,
+            policy,
             lambda length: next(self.chance),
+        )
+
+    def lifecycle_over(self, registry: Registry, settlement: SettlementHooks | None = None) -> Lifecycle:
+        """What really makes deals, over a real registry."""
+        return Lifecycle(
+            Ports(
+                node=self.home,
+                clock=self.clock,
+                audit=self.audit,
+                events=self.events,
+                records=registry,
+                stock=Stock(registry, self.clock, self.audit),
+                directory=self.directory,
+                mirror=NoMirror(),
+                settlement=settlement or NoSettlement(),
+                random_hex=lambda length: next(self.chance),
+            ),
+            7 * DAY_MS,
         )
 
     async def write(self, unit: Callable[[Tx], T]) -> T:

@@ -26,6 +26,7 @@ _TERMS: Final[Mapping[str, Any]] = {
     "base_price": {**_AMOUNT, "description": "LC of the seller's node for the stated quantity; two decimals."},
     "quantity": {"type": "number", "exclusiveMinimum": 0, "description": "How much is wanted; all of it if absent."},
     "unit": {"type": "string", "enum": list(UNITS), "description": "The unit of `quantity`; the subject's if absent."},
+    "buyer_account": {"type": "string", "description": "Who pays, such as business:farm@munich.loop."},
     "valid_until": _MOMENT,
     "valid_for_s": {"type": "integer", "minimum": 1, "maximum": BID_MAX_VALIDITY_S},
 }
@@ -101,8 +102,17 @@ _TERM_REFUSALS: Final = (
     "bad_time",
     "expired",
     "bad_bidder",
+    "bad_account",
 )
-_SELECT_REFUSALS: Final = ("already_selected", "not_available", "no_offers", "none_ranked", "offer_not_live")
+_SELECT_REFUSALS: Final = (
+    "already_selected",
+    "not_available",
+    "no_offers",
+    "none_ranked",
+    "offer_not_live",
+    "quantity_above_available",
+    "funds_refused",
+)
 _BID_CONFLICTS: Final = ("not_available", "origin_unknown", "signals_unknown", "location_unknown")
 
 
@@ -164,9 +174,10 @@ class BidRoutes:
                 handler=select,
                 noun="Offers",
                 summary=f"Select an offer for a {kind.value}",
-                description="Without `offer` the one that ranks first. The others are declined, the "
-                f"{kind.value} becomes `reserved` as a whole, and the nodes that bid are told. The same selection "
-                "again is answered 200; another one 409 with what was selected.",
+                description="Without `offer` the one that ranks first and whose money can be held. Its quantity is "
+                "reserved: an Offer, an accepted Match and a pending transaction are made. Offers that the rest still "
+                "allows stay live, the others are declined, and the nodes that made them are told. The same selection "
+                "again is answered 200; another one of what is reserved as a whole 409 with what was selected.",
                 access=Scope.OFFER_WRITE,
                 body=Body.OPTIONAL,
                 request_schema=_SELECT,

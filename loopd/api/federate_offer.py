@@ -46,6 +46,7 @@ class FederateOfferRoutes:
                         "bad_quantity",
                         "unit_mismatch",
                         "quantity_above_available",
+                        "bad_account",
                         "bad_distance",
                         "distance_below_great_circle",
                     ),

@@ -21,6 +21,7 @@ from loopd.exchange.rules import (
     bid_cost,
     check_distance,
     check_quantity,
+    read_account,
     read_terms,
     read_validity,
     signal_category,
@@ -96,6 +97,7 @@ class Bidding:
             reason=None,
             version=0,
             changed_at_ms=now_ms,
+            buyer_account=read_account(wish, "buyer_account"),
         )
         return made_bid_json(self._send(tx, bid, now_ms), self._node.node_id, now_ms)
 

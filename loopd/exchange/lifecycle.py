@@ -16,6 +16,7 @@ from loopd.events.service import EventLog
 from loopd.exchange import entity_tables as tables
 from loopd.exchange.chronicle import Chronicle
 from loopd.exchange.deals import Deals
+from loopd.exchange.documents import Agreement
 from loopd.exchange.entities import (
     Entry,
     Match,
@@ -156,6 +157,14 @@ class Lifecycle:
             told = dump_json(details["details"]) if "details" in details else None
             self._change_sale(tx, entry, status, by, reason, told)
         return self.view(self.require(tx, entity, entity_id))
+
+    def agree(self, tx: Tx, deal: Agreement) -> str:
+        """Make a deal of a selection; gives the Match's id. See `Deals.agree`."""
+        return self.deals.agree(tx, deal, self._node.node_id).match_id
+
+    def city_of(self, tx: Tx, node_id: str) -> str:
+        """What a node's city is called, as far as it is known here; else the node's id."""
+        return self.deals.city_of(tx, node_id)
 
     def release(self, tx: Tx, record: HostedRecord, state: SubjectState) -> None:
         """The owner makes a record available again, or withdraws it: end what reserves it.

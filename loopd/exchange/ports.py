@@ -6,11 +6,12 @@ from typing import Any, Protocol
 
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
+from loopd.exchange.documents import Agreement
 from loopd.protocol.geo import Location
 from loopd.protocol.lifecycle import MirroredEntity
 from loopd.protocol.nodes import KnownNode
 from loopd.protocol.quantity import Quantity
-from loopd.protocol.subjects import HeardSubject, Subject, SubjectState
+from loopd.protocol.subjects import HeardSubject, Subject
 from loopd.protocol.transactions import Transaction
 from loopd.registry.handover import Handover
 from loopd.signals.rules import SignalReading
@@ -36,13 +37,16 @@ class HomeNode(Protocol):
 
 
 class HostedRecord(Protocol):
-    """A record of the registry: its flow metadata, and the JSON text of the document it was registered with."""
+    """A record of the registry: its flow metadata with the quantity that is left, what was registered, and as what."""
 
     @property
     def subject(self) -> Subject: ...
 
     @property
     def document(self) -> bytes: ...
+
+    @property
+    def registered(self) -> Quantity: ...
 
 
 class Records(Protocol):
@@ -54,10 +58,6 @@ class Records(Protocol):
 
     def is_available(self, subject: Subject) -> bool:
         """Whether a subject can be had now: nobody holds it, and it has not expired."""
-        ...
-
-    def change_state(self, tx: Tx, subject_id: str, state: SubjectState, cause: str) -> Subject:
-        """Move a record to another state, audited and announced; Conflict where that may not follow."""
         ...
 
 
@@ -74,6 +74,21 @@ class Stock(Protocol):
 
     def hand_over(self, tx: Tx, subject_id: str, quantity: Quantity, handover: Handover) -> str | None:
         """What was reserved has arrived elsewhere; gives the id of the part's record, None for the whole."""
+        ...
+
+
+class DealMaker(Protocol):
+    """Makes of a selection what it means: Offer, accepted Match and pending transaction."""
+
+    def agree(self, tx: Tx, deal: Agreement) -> str | None:
+        """Hold the money and write all three; gives the Match's id.
+
+        Conflict (409) `funds_refused`, before anything was written, or as the stock refuses.
+        """
+        ...
+
+    def city_of(self, tx: Tx, node_id: str) -> str:
+        """What a node's city is called."""
         ...
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from loopd.protocol.announcement import announced_degrees
 from loopd.protocol.errors import Invalid
 from loopd.protocol.geo import Location, between_km
+from loopd.protocol.ids import SUBJECT_ID_MAX_CHARACTERS, account_node
 from loopd.protocol.json_text import read_json
 from loopd.protocol.lifecycle import Lifecycle
 from loopd.protocol.limits import BID_MAX_VALIDITY_S, DISTANCE_MAX_KM
@@ -77,6 +78,7 @@ class Unranked(StrEnum):
     LOCATION_UNKNOWN = "location_unknown"
     DISTANCE_BELOW_GREAT_CIRCLE = "distance_below_great_circle"
     BELOW_ASKING_PRICE = "below_asking_price"
+    QUANTITY_ABOVE_AVAILABLE = "quantity_above_available"
 
 
 class SelectionReason(StrEnum):
@@ -112,6 +114,7 @@ class Bid:
     received_at_ms: int
     valid_until_ms: int
     state: BidState
+    buyer_account: str | None = None
 
     def has_expired(self, now_ms: int) -> bool:
         """Whether a bid that is still live is past its `valid_until`; at the moment itself it is."""
@@ -225,14 +228,27 @@ def meets_asking_price(terms: Terms, whole: Quantity, asking_lc: Decimal | None)
     return offered * all_of_it >= Fraction(asking_lc) * part
 
 
-def judge(bid: Bid, figure: Figure, whole: Quantity, asking_lc: Decimal | None, now_ms: int) -> Judged:
-    """A bid with its cost and the first reason that keeps it from being ranked."""
-    reason = figure.missing
+def judge(bid: Bid, figure: Figure, whole: Quantity, left: Quantity, asking_lc: Decimal | None, now_ms: int) -> Judged:
+    """A bid with its cost and the first reason that keeps it from being ranked.
+
+    `whole` is what was registered, which `asking_lc` is for; `left` what can still be had of it.
+    """
+    reason, wanted = figure.missing, bid.terms.quantity
     if bid.has_expired(now_ms):
         reason = Unranked.EXPIRED
+    elif wanted is not None and wanted.is_more_than(left):
+        reason = Unranked.QUANTITY_ABOVE_AVAILABLE
     elif reason is None and not meets_asking_price(bid.terms, whole, asking_lc):
         reason = Unranked.BELOW_ASKING_PRICE
     return Judged(bid, figure.cost, reason, figure.stale_signals)
+
+
+def agreed_cost(judged: Judged) -> LoopCost:
+    """What a selected bid costs: by this node's reckoning, or, where that lacks something, by the bidder's."""
+    if judged.cost is not None:
+        return judged.cost
+    base_minor = judged.bid.terms.base_minor
+    return LoopCost(base_minor, distance_minor=max(0, (judged.bid.claimed_minor or 0) - base_minor))
 
 
 def ranking(judged: Iterable[Judged]) -> list[Judged]:
@@ -287,6 +303,26 @@ def read_terms(value: Mapping[str, Any], default_unit: str | None) -> Terms:
         if not distance_km.is_finite() or not 0 <= distance_km <= DISTANCE_MAX_KM:
             raise invalid("bad_distance", "/distance_km", f"a distance lies between 0 and {DISTANCE_MAX_KM} km")
     return Terms(base_minor, quantity, distance_km)
+
+
+def read_account(value: Mapping[str, Any], key: str) -> str | None:
+    """An account that a document may name; Invalid (400) `bad_account` for what is none."""
+    stated = value.get(key)
+    if stated is None:
+        return None
+    if not isinstance(stated, str) or len(stated) > SUBJECT_ID_MAX_CHARACTERS or account_node(stated) is None:
+        raise invalid("bad_account", f"/{key}", "an account is named like business:farm@munich.loop")
+    return stated
+
+
+def account_in(document: bytes) -> str | None:
+    """The account that a record's owner is paid to (`metadata.seller_account`); None where it names none."""
+    if b"seller_account" not in document:
+        return None
+    value = read_json(document)
+    metadata = value.get("metadata") if isinstance(value, Mapping) else None
+    stated = metadata.get("seller_account") if isinstance(metadata, Mapping) else None
+    return stated if isinstance(stated, str) and account_node(stated) is not None else None
 
 
 def read_moment(value: Mapping[str, Any], key: str) -> int:

@@ -30,6 +30,7 @@ class NewBid:
     document_digest: bytes | None
     received_at_ms: int
     valid_until_ms: int
+    buyer_account: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Selection:
     bid: int
     reason: SelectionReason
     selected_at_ms: int
+    match_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class MadeBid:
     reason: str | None
     version: int
     changed_at_ms: int
+    buyer_account: str | None = None
 
 
 def insert_bid(tx: Tx, bid: NewBid, state: BidState) -> int:
@@ -68,8 +71,9 @@ def insert_bid(tx: Tx, bid: NewBid, state: BidState) -> int:
     terms = bid.terms
     cursor = tx.execute(
         """INSERT INTO bid (subject, subject_kind, bidder, local, verified, base_minor, quantity, unit, distance_km,
-            claimed_minor, offer_id, issued_at_ms, document_digest, received_at_ms, valid_until_ms, state)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            claimed_minor, offer_id, issued_at_ms, document_digest, received_at_ms, valid_until_ms, state,
+            buyer_account)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         (
             bid.subject_id,
             bid.kind.value,
@@ -86,6 +90,7 @@ def insert_bid(tx: Tx, bid: NewBid, state: BidState) -> int:
             bid.received_at_ms,
             bid.valid_until_ms,
             state.value,
+            bid.buyer_account,
         ),
     )
     return _number(cursor)
@@ -146,26 +151,62 @@ def end_expired(tx: Tx, subject_id: str, now_ms: int) -> None:
     )
 
 
-def standing_selection(source: RowSource, subject_id: str) -> Selection | None:
-    """The selection on a subject that was not released."""
-    row = source.one("SELECT * FROM selection WHERE subject = ? AND released_at_ms IS NULL", (subject_id,))
-    if row is None:
-        return None
-    return Selection(row["number"], row["subject"], row["bid"], SelectionReason(row["reason"]), row["selected_at_ms"])
+def standing_selections(source: RowSource, subject_id: str) -> list[Selection]:
+    """The selections on a subject that were not released, oldest first."""
+    rows = source.all(
+        "SELECT * FROM selection WHERE subject = ? AND released_at_ms IS NULL ORDER BY number", (subject_id,)
+    )
+    return [
+        Selection(
+            row["number"],
+            row["subject"],
+            row["bid"],
+            SelectionReason(row["reason"]),
+            row["selected_at_ms"],
+            row["match_id"],
+        )
+        for row in rows
+    ]
 
 
-def insert_selection(tx: Tx, subject_id: str, bid: int, reason: SelectionReason, selected_at_ms: int) -> int:
-    """Write the owner's decision and give its number. IntegrityError where one stands."""
+def insert_selection(
+    tx: Tx, subject_id: str, bid: int, reason: SelectionReason, selected_at_ms: int, match_id: str | None
+) -> int:
+    """Write the owner's decision and give its number."""
     cursor = tx.execute(
-        "INSERT INTO selection (subject, bid, reason, selected_at_ms) VALUES (?, ?, ?, ?)",
-        (subject_id, bid, reason.value, selected_at_ms),
+        "INSERT INTO selection (subject, bid, reason, selected_at_ms, match_id) VALUES (?, ?, ?, ?, ?)",
+        (subject_id, bid, reason.value, selected_at_ms, match_id),
     )
     return _number(cursor)
 
 
-def release_selection(tx: Tx, number: int, now_ms: int) -> None:
-    """A selection stands no more."""
-    tx.execute("UPDATE selection SET released_at_ms = ? WHERE number = ?", (now_ms, number))
+def release_unmatched(tx: Tx, subject_id: str, now_ms: int) -> None:
+    """Selections that have no Match stand no more."""
+    tx.execute(
+        "UPDATE selection SET released_at_ms = ? WHERE subject = ? AND released_at_ms IS NULL AND match_id IS NULL",
+        (now_ms, subject_id),
+    )
+
+
+def schedule_selection(tx: Tx, subject_id: str, kind: SubjectKind, due_at_ms: int) -> None:
+    """The node selects by itself then, unless it does so earlier."""
+    tx.execute(
+        "INSERT INTO selection_due (subject, subject_kind, due_at_ms) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        (subject_id, kind.value, due_at_ms),
+    )
+
+
+def unschedule_selection(tx: Tx, subject_id: str) -> None:
+    """The time has come, or is not waited for any more."""
+    tx.execute("DELETE FROM selection_due WHERE subject = ?", (subject_id,))
+
+
+def next_due_selection(source: RowSource, now_ms: int) -> tuple[SubjectKind, str] | None:
+    """The subject for which the node should have selected longest ago."""
+    row = source.one(
+        "SELECT subject, subject_kind FROM selection_due WHERE due_at_ms <= ? ORDER BY due_at_ms LIMIT 1", (now_ms,)
+    )
+    return None if row is None else (SubjectKind(row["subject_kind"]), row["subject"])
 
 
 def release_selection_of(tx: Tx, match_id: str, now_ms: int) -> None:
@@ -212,8 +253,8 @@ def insert_made_bid(tx: Tx, bid: MadeBid) -> int:
     cursor = tx.execute(
         """INSERT INTO made_bid (offer_id, subject, subject_kind, owner, base_minor, export_minor, import_minor,
             distance_minor, stale_signals, quantity, unit, distance_km, made_at_ms, valid_until_ms, state,
-            changed_at_ms)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            changed_at_ms, buyer_account)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         (
             bid.offer_id,
             bid.subject_id,
@@ -230,6 +271,7 @@ def insert_made_bid(tx: Tx, bid: MadeBid) -> int:
             bid.valid_until_ms,
             bid.state.value,
             bid.changed_at_ms,
+            bid.buyer_account,
         ),
     )
     return _number(cursor)
@@ -284,6 +326,7 @@ def bid_of(row: sqlite3.Row) -> Bid:
         received_at_ms=row["received_at_ms"],
         valid_until_ms=row["valid_until_ms"],
         state=BidState(row["state"]),
+        buyer_account=row["buyer_account"],
     )
 
 
@@ -304,6 +347,7 @@ def made_bid_of(row: sqlite3.Row) -> MadeBid:
         reason=row["reason"],
         version=row["version"],
         changed_at_ms=row["changed_at_ms"],
+        buyer_account=row["buyer_account"],
     )
 
 

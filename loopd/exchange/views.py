@@ -30,6 +30,7 @@ def material_offer(bid: MadeBid, bidder: str, context_url: str) -> dict[str, Any
         "base_price": amount_json(bid.cost.base_minor),
         "loop_cost": amount_json(bid.cost.total_minor),
         **_terms_json(bid.terms),
+        **({} if bid.buyer_account is None else {"buyer_account": bid.buyer_account}),
         "issued_at": format_timestamp(bid.made_at_ms),
         "valid_until": format_timestamp(bid.valid_until_ms),
     }

@@ -206,7 +206,14 @@ CREATE INDEX selection_standing ON selection (subject) WHERE released_at_ms IS N
 CREATE INDEX selection_by_match ON selection (match_id) WHERE match_id IS NOT NULL;
 -- The account that a bidder pays from.
 ALTER TABLE bid ADD COLUMN buyer_account TEXT;
-CREATE INDEX bid_waiting ON bid (subject, received_at_ms) WHERE state = 'live';
+
+-- When the node selects by itself, for each subject that somebody bids for.
+CREATE TABLE selection_due (
+    subject TEXT PRIMARY KEY,
+    subject_kind TEXT NOT NULL CHECK (subject_kind IN ('material', 'product')),
+    due_at_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX selection_due_by_time ON selection_due (due_at_ms);
 
 -- A bid of this node can be withdrawn.
 CREATE TABLE made_bid_next (

@@ -181,10 +181,10 @@ def test_lowest_cost_first_then_earliest_then_first_number(rows: list[tuple[int,
 
 def test_the_local_farm_wins_over_vienna_and_berlin() -> None:
     # §12.1; Berlin's 103 as 58 LC at 40 % and 20 % over 510 km.
-    farm = judge(bid(1), bid_cost(Terms(50_00), None), WHOLE, None, NOW_MS)
+    farm = judge(bid(1), bid_cost(Terms(50_00), None), WHOLE, WHOLE, None, NOW_MS)
     leg = Leg(MUNICH, VIENNA, FORTY, TWENTY)
-    vienna = judge(bid(2), bid_cost(Terms(60_00, None, Decimal(400)), leg), WHOLE, None, NOW_MS)
-    berlin = judge(bid(3), bid_cost(Terms(58_00, None, Decimal(510)), leg), WHOLE, None, NOW_MS)
+    vienna = judge(bid(2), bid_cost(Terms(60_00, None, Decimal(400)), leg), WHOLE, WHOLE, None, NOW_MS)
+    berlin = judge(bid(3), bid_cost(Terms(58_00, None, Decimal(510)), leg), WHOLE, WHOLE, None, NOW_MS)
     order = ranking([vienna, berlin, farm])
     assert [(each.bid.number, each.cost.total_minor) for each in order if each.cost] == [
         (1, 50_00),
@@ -205,7 +205,7 @@ def test_what_lies_below_the_asking_price_is_never_ranked(price: int, asking: De
     grams = 500_000 if part is None else int(part * 1000)
     below = price * 500_000 < int(asking * 100) * grams
     assert meets_asking_price(terms, WHOLE, asking) is not below
-    verdict = judge(bid(1, terms=terms), bid_cost(terms, None), WHOLE, asking, NOW_MS)
+    verdict = judge(bid(1, terms=terms), bid_cost(terms, None), WHOLE, WHOLE, asking, NOW_MS)
     assert (verdict.unranked is Unranked.BELOW_ASKING_PRICE) is below
     assert ranking([verdict])[0].rank == (None if below else 1)
 
@@ -213,7 +213,7 @@ def test_what_lies_below_the_asking_price_is_never_ranked(price: int, asking: De
 def test_a_cent_never_beats_an_asking_price() -> None:
     cent, fair = Terms(1), Terms(40_00)
     order = ranking(
-        judge(bid(number, terms=terms), bid_cost(terms, None), WHOLE, Decimal(40), NOW_MS)
+        judge(bid(number, terms=terms), bid_cost(terms, None), WHOLE, WHOLE, Decimal(40), NOW_MS)
         for number, terms in ((1, cent), (2, fair))
     )
     assert [(each.bid.number, each.rank, each.unranked) for each in order] == [
@@ -231,8 +231,8 @@ def test_a_part_in_another_unit_is_priced_pro_rata() -> None:
 def test_a_bid_expires_at_the_moment_itself() -> None:
     figure = bid_cost(Terms(50_00), None)
     late = bid(valid_until_ms=NOW_MS)
-    assert judge(late, figure, WHOLE, None, NOW_MS).unranked is Unranked.EXPIRED
-    assert judge(late, figure, WHOLE, None, NOW_MS - 1).unranked is None
+    assert judge(late, figure, WHOLE, WHOLE, None, NOW_MS).unranked is Unranked.EXPIRED
+    assert judge(late, figure, WHOLE, WHOLE, None, NOW_MS - 1).unranked is None
 
 
 @pytest.mark.parametrize(

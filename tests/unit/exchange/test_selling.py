@@ -75,7 +75,7 @@ async def test_the_local_farm_wins_over_berlin_and_vienna(munich: ExchangeNode) 
     selected = await munich.select()
     assert (selected["selected"], selected["reason"]) == ("munich-farm", "lowest_loop_cost")
     assert [each["status"] for each in selected["offers"]] == ["selected", "declined", "declined"]
-    assert munich.records.changes == [(GRAIN, SubjectState.RESERVED, "bid 3 selected")]
+    assert munich.records.changes == [(GRAIN, SubjectState.RESERVED, "sold to munich.loop")]
     assert munich.listing() == selected
     assert await munich.audited() == ["bid_received", "bid_received", "bid_received", "bid_selected"]
 
@@ -410,7 +410,7 @@ async def test_products_are_bid_for_with_the_default_signal(munich: ExchangeNode
 
 async def test_of_a_hundred_selections_at_once_one_wins(munich: ExchangeNode) -> None:
     registry = Registry(Munich(), munich.clock, munich.audit, munich.events, announcer := RecordingAnnouncer())
-    munich.exchange = munich.exchange_over(registry)
+    munich.exchange = munich.exchange_over(registry, munich.lifecycle_over(registry))
     await munich.write(lambda tx: registry.register(tx, check_document(material_json(id=GRAIN), "MaterialDNA")))
     numbers = [(await munich.local_bid(f"farm-{number}", 50 + number))["id"] for number in range(20)]
     outcomes = await asyncio.gather(*(munich.select(numbers[turn % 20]) for turn in range(100)), return_exceptions=True)
@@ -428,7 +428,7 @@ async def test_of_a_hundred_selections_at_once_one_wins(munich: ExchangeNode) ->
 
 async def test_a_selection_that_fails_half_way_leaves_nothing(munich: ExchangeNode) -> None:
     registry = Registry(Munich(), munich.clock, munich.audit, munich.events, announcer := RecordingAnnouncer())
-    munich.exchange = munich.exchange_over(registry)
+    munich.exchange = munich.exchange_over(registry, munich.lifecycle_over(registry))
     await munich.write(lambda tx: registry.register(tx, check_document(material_json(id=GRAIN), "MaterialDNA")))
     await munich.local_bid("munich-farm", 50)
     announcer.fail = True

@@ -1,0 +1,275 @@
+"""The owner's selection among the bids on a subject: by hand, by policy, or by the node itself (§3.3, §12.1).
+
+A selection makes Offer, accepted Match and pending transaction for the bid's quantity. Bids that the rest still allows
+stay live; the others are declined, and their bidders told.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from loopd.audit.service import AuditKind, AuditLog
+from loopd.clock import Clock
+from loopd.database.rows import RowSource
+from loopd.database.writer import Tx
+from loopd.events.service import EventKind, EventLog
+from loopd.exchange import tables
+from loopd.exchange.documents import Agreement
+from loopd.exchange.judging import Judging
+from loopd.exchange.ports import DealMaker, HomeNode, HostedRecord, NodeDirectory, Outbox, Records
+from loopd.exchange.rules import BidState, Judged, SelectionReason, account_in, agreed_cost
+from loopd.exchange.tables import Selection
+from loopd.exchange.views import MIRROR_PATH, bid_status, listing_json
+from loopd.protocol.errors import Conflict, NotFound
+from loopd.protocol.json_text import JSON, dump_json
+from loopd.protocol.limits import BID_STATUS_DELIVERY_MS
+from loopd.protocol.quantity import Quantity
+from loopd.protocol.subjects import Subject, SubjectKind
+from loopd.protocol.vocabulary import Feature
+
+FUNDS_REFUSED: Final = "funds_refused"
+# A bid that had ended before is told of to nobody.
+_OUTCOME_EVENTS: Final = {BidState.SELECTED: EventKind.BID_SELECTED, BidState.DECLINED: EventKind.BID_DECLINED}
+
+log = structlog.get_logger(__name__)
+
+
+def not_available(subject: Subject) -> Conflict:
+    """409 for what nobody can have now."""
+    state = "has expired" if subject.available else f"is {subject.state.value}"
+    return Conflict("not_available", f"The {subject.kind.value} {state}.")
+
+
+def require(records: Records, source: RowSource, kind: SubjectKind, subject_id: str) -> HostedRecord:
+    """The record of an id and kind; NotFound (404) `unknown_material` or `unknown_product`."""
+    record = records.find(source, subject_id)
+    if record is None or record.subject.kind is not kind:
+        raise NotFound(f"unknown_{kind.value}", f"No such {kind.value} is registered here.")
+    return record
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Whether the node selects by itself, and how long after the first bid."""
+
+    by_itself: bool = False
+    after_ms: int = 0
+
+
+BY_HAND: Final = Policy()
+
+
+@dataclass(frozen=True, slots=True)
+class Selecting:
+    """Decides, and tells those whom it concerns."""
+
+    node: HomeNode
+    clock: Clock
+    audit: AuditLog
+    events: EventLog
+    records: Records
+    directory: NodeDirectory
+    outbox: Outbox
+    judging: Judging
+    deals: DealMaker
+    policy: Policy
+
+    def listing(self, source: RowSource, kind: SubjectKind, subject_id: str) -> dict[str, Any]:
+        """All bids on a subject: those that selections decided on, as they were judged then, and the live ones.
+
+        NotFound (404) `unknown_material` or `unknown_product`.
+        """
+        record = require(self.records, source, kind, subject_id)
+        standing = self._standing(source, record.subject)
+        decided = [judged for selection in standing for judged in tables.closed_bids(source, selection.number)]
+        return self._listing(record, [*decided, *self.judging.ranked(source, record)], standing)
+
+    def select(self, tx: Tx, kind: SubjectKind, subject_id: str, number: int | None = None) -> dict[str, Any]:
+        """Select a bid: the first of the ranking whose money is there, or by hand any live one. Gives the listing then.
+
+        Everything that follows from it changes together. The same selection again changes nothing. NotFound (404):
+        `unknown_material`, `unknown_product`, `unknown_offer`; Conflict (409), mostly with the listing in the details:
+        `already_selected`, `not_available`, `no_offers`, `none_ranked`, `offer_not_live`, `quantity_above_available`,
+        `funds_refused`.
+        """
+        record = require(self.records, tx, kind, subject_id)
+        standing = self._standing(tx, record.subject)
+        if self._is_repeated(tx, record, standing, number):
+            return self.listing(tx, kind, subject_id)
+        if not self.records.is_available(record.subject):
+            raise not_available(record.subject)
+        # What was selected before there were Matches was released with the subject.
+        tables.release_unmatched(tx, subject_id, self.clock.now_ms())
+        ranked = self.judging.ranked(tx, record)
+        winner, match_id = self._agree(tx, record, ranked, number)
+        reason = SelectionReason.LOWEST_LOOP_COST if number is None else SelectionReason.BY_HAND
+        self._decide(tx, subject_id, ranked, winner, reason, match_id)
+        return self.listing(tx, kind, subject_id)
+
+    # The node's own policy
+
+    def schedule(self, tx: Tx, subject_id: str, kind: SubjectKind) -> None:
+        """A bid came: where the node selects by itself, it does so a while after the first."""
+        if self.policy.by_itself:
+            tables.schedule_selection(tx, subject_id, kind, self.clock.now_ms() + self.policy.after_ms)
+
+    def is_due(self, source: RowSource, now_ms: int) -> bool:
+        """Whether the time to select has come for some subject."""
+        return self.policy.by_itself and tables.next_due_selection(source, now_ms) is not None
+
+    def tick(self, tx: Tx, now_ms: int) -> None:
+        """Select for one subject; what cannot be selected now is tried again later, as long as somebody bids."""
+        due = tables.next_due_selection(tx, now_ms)
+        if due is None:
+            return
+        kind, subject_id = due
+        tables.unschedule_selection(tx, subject_id)
+        record = self.records.find(tx, subject_id)
+        if record is None or not self.records.is_available(record.subject):
+            return
+        ranked = self.judging.ranked(tx, record)
+        if not any(each.unranked is None for each in ranked):
+            if any(not each.bid.has_expired(now_ms) for each in ranked):
+                self.schedule(tx, subject_id, kind)
+            return
+        try:
+            self.select(tx, kind, subject_id)
+        except Conflict as refusal:
+            if refusal.reason != FUNDS_REFUSED:
+                raise
+            # Nothing was written before that is known.
+            log.info("not_selected", subject=subject_id, reason=refusal.reason)
+        if tables.count_live(tx, subject_id):
+            self.schedule(tx, subject_id, kind)
+
+    def _agree(
+        self, tx: Tx, record: HostedRecord, ranked: Sequence[Judged], number: int | None
+    ) -> tuple[Judged, str | None]:
+        """The winner and its Match: the bid that is named, else the first of the ranking whose money can be held."""
+        if number is not None:
+            winner = self._named(tx, record, ranked, number)
+            return winner, self.deals.agree(tx, self._agreement(tx, record, winner))
+        candidates = [each for each in ranked if each.rank is not None]
+        listing = self._listing(record, ranked, [])
+        if not ranked:
+            raise Conflict("no_offers", "Nobody has bid.", listing)
+        if not candidates:
+            raise Conflict("none_ranked", "No bid is ranked; one may be selected by hand.", listing)
+        for each in candidates:
+            try:
+                return each, self.deals.agree(tx, self._agreement(tx, record, each))
+            except Conflict as refusal:
+                if refusal.reason != FUNDS_REFUSED:
+                    raise
+        raise Conflict(FUNDS_REFUSED, "The money of none of the bidders could be held.", listing)
+
+    def _named(self, tx: Tx, record: HostedRecord, ranked: Sequence[Judged], number: int) -> Judged:
+        named = next((each for each in ranked if each.bid.number == number), None)
+        if named is not None and not named.bid.has_expired(self.clock.now_ms()):
+            return named
+        known = tables.find_bid(tx, number)
+        if known is None or known.subject_id != record.subject.subject_id:
+            raise NotFound("unknown_offer", "No such offer was made for this.")
+        details = self._listing(record, ranked, [])
+        raise Conflict("offer_not_live", "The offer was replaced, has ended, or was decided on before.", details)
+
+    def _agreement(self, tx: Tx, record: HostedRecord, judged: Judged) -> Agreement:
+        bid, subject = judged.bid, record.subject
+        node_id = self.node.node_id if bid.local else bid.bidder
+        return Agreement(
+            kind=subject.kind,
+            subject_id=subject.subject_id,
+            quantity=bid.terms.quantity or record.registered,
+            buyer=node_id,
+            from_city=self.node.city,
+            to_city=self.deals.city_of(tx, node_id),
+            cost=agreed_cost(judged),
+            seller_account=account_in(record.document),
+            buyer_account=bid.buyer_account,
+        )
+
+    def _decide(
+        self,
+        tx: Tx,
+        subject_id: str,
+        ranked: Sequence[Judged],
+        winner: Judged,
+        reason: SelectionReason,
+        match_id: str | None,
+    ) -> None:
+        now_ms, bid = self.clock.now_ms(), winner.bid
+        selection = tables.insert_selection(tx, subject_id, bid.number, reason, now_ms, match_id)
+        record = self.records.find(tx, subject_id)
+        left = None
+        if record is not None and record.subject.available:
+            left = Quantity(record.subject.quantity, record.subject.unit)
+        outcomes = [(each, _outcome(each, winner, left, now_ms)) for each in ranked]
+        tables.close_bids(tx, selection, [outcome for outcome in outcomes if outcome[1] is not BidState.LIVE])
+        for each, state in outcomes:
+            self._tell(tx, each, state, reason, now_ms)
+        told: dict[str, JSON] = {"event": "bid_selected", "bid": bid.number, "bidder": bid.bidder, "match": match_id}
+        self.audit.append(
+            tx, AuditKind.NODE_INTERACTION, subject_id, {**told, "reason": reason.value, "bids": len(ranked)}
+        )
+
+    def _standing(self, source: RowSource, subject: Subject) -> list[Selection]:
+        # A subject that is available again was released: what stands is of a part, and has a Match.
+        return [
+            selection
+            for selection in tables.standing_selections(source, subject.subject_id)
+            if selection.match_id is not None or not subject.available
+        ]
+
+    def _is_repeated(self, tx: Tx, record: HostedRecord, standing: Sequence[Selection], number: int | None) -> bool:
+        if number is not None and any(selection.bid == number for selection in standing):
+            return True
+        if not standing or record.subject.available:
+            return False
+        if number is None and standing[-1].reason is SelectionReason.LOWEST_LOOP_COST:
+            return True
+        listing = self.listing(tx, record.subject.kind, record.subject.subject_id)
+        raise Conflict("already_selected", f"{listing['selected']} was selected before.", listing)
+
+    def _listing(self, record: HostedRecord, judged: Sequence[Judged], standing: Sequence[Selection]) -> dict[str, Any]:
+        subject, selection = record.subject, standing[-1] if standing else None
+        asking_lc = self.judging.asking_price(record)
+        return listing_json(subject.kind, subject.subject_id, judged, selection, asking_lc, self.clock.now_ms())
+
+    def _tell(self, tx: Tx, judged: Judged, state: BidState, selected_by: SelectionReason, now_ms: int) -> None:
+        """Tell a bid's outcome here, and queue it for the node that made it, if that node understands it."""
+        bid, kind = judged.bid, _OUTCOME_EVENTS.get(state)
+        if kind is None:
+            return
+        reason = selected_by.value if state is BidState.SELECTED else judged.unranked or "other_offer_selected"
+        told = {"bid": bid.number, "bidder": bid.bidder, "reason": reason}
+        self.events.append(tx, kind, bid.subject_id, told)
+        node = None if bid.local or bid.offer_id is None else self.directory.find(tx, bid.bidder)
+        # Of a node that a peer introduced no features are known; that it names its bids shows that it is one of ours.
+        if node is None or bid.offer_id is None or (node.features and Feature.MIRROR not in node.features):
+            return
+        document = bid_status(
+            context_url=self.node.context_url,
+            owner=self.node.node_id,
+            offer_id=bid.offer_id,
+            kind=bid.kind,
+            subject_id=bid.subject_id,
+            status=state.value,
+            reason=reason,
+            version=1,
+            updated_at_ms=now_ms,
+        )
+        expires_at_ms, reference = now_ms + BID_STATUS_DELIVERY_MS, f"bid-status:{bid.number}"
+        self.outbox.enqueue(tx, bid.bidder, MIRROR_PATH, dump_json(document), expires_at_ms, reference)
+
+
+def _outcome(judged: Judged, winner: Judged, left: Quantity | None, now_ms: int) -> BidState:
+    bid = judged.bid
+    if bid.number == winner.bid.number:
+        return BidState.SELECTED
+    if bid.has_expired(now_ms):
+        return BidState.EXPIRED
+    wanted = bid.terms.quantity
+    fits = left is not None and wanted is not None and not wanted.is_more_than(left)
+    return BidState.LIVE if fits else BidState.DECLINED
