@@ -34,6 +34,7 @@ AT_ONCE: Final = 4
 PATIENCE_S: Final = 180.0
 LAST_DELIVERY_TARGET_MS: Final = 1_000
 SHAPES: Final = ("chain", "mesh")
+_SETTINGS: Final = {"LOOPD_API__USER_REQUESTS_PER_MINUTE": "0", "LOOPD_FEDERATION__HEALTH_PRESET": "wan"}
 
 _DELIVERIES: Final = """
 SELECT h.origin, h.subject, h.received_at_ms, coalesce(sum(d.times), 0) AS times
@@ -191,8 +192,8 @@ def started(base: Path, count: int) -> Iterator[list[RunningNode]]:
     nodes: list[RunningNode] = []
 
     def make(place: int) -> None:
-        node = RunningNode.init(base, f"n{place:02}", lon=5.0 + place / 5, LOOPD_API__USER_REQUESTS_PER_MINUTE="0")
-        # As often as a node asks by itself: so many processes at a test's pace would do nothing else.
+        node = RunningNode.init(base, f"n{place:02}", lon=5.0 + place / 5, **_SETTINGS)
+        # At the pace of tests so many processes would do nothing but probe each other.
         del node.environment["LOOPD_FEDERATION__PROBE_INTERVAL_S"]
         nodes.append(node)
 
