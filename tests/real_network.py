@@ -23,7 +23,7 @@ from functools import partial
 from http.client import HTTPException
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from loopd.protocol.limits import FLOOD_TTL_MAX
 from tests.nodes import DOCUMENT, RunningNode, befriend, eventually, linked, material, send
@@ -34,7 +34,10 @@ AT_ONCE: Final = 4
 PATIENCE_S: Final = 180.0
 LAST_DELIVERY_TARGET_MS: Final = 1_000
 SHAPES: Final = ("chain", "mesh")
-_SETTINGS: Final = {"LOOPD_API__USER_REQUESTS_PER_MINUTE": "0", "LOOPD_FEDERATION__HEALTH_PRESET": "wan"}
+_SETTINGS: Final[dict[str, Any]] = {
+    "LOOPD_API__USER_REQUESTS_PER_MINUTE": "0",
+    "LOOPD_FEDERATION__HEALTH_PRESET": "wan",
+}
 
 _DELIVERIES: Final = """
 SELECT h.origin, h.subject, h.received_at_ms, coalesce(sum(d.times), 0) AS times
