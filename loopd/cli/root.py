@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, str] = {
     "material": "loopd.cli.material:material",
     "search": "loopd.cli.search:search",
     "offer": "loopd.cli.offer:offer",
+    "mirror": "loopd.cli.mirror:mirror",
     "wanted": "loopd.cli.wanted:wanted",
     "route": "loopd.cli.route:route",
     "plan": "loopd.cli.plan:plan",
