@@ -1,0 +1,113 @@
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from loopd.ledger import checks
+from loopd.ledger.movements import Phase
+from tests.ledger_support import ANNA, BREWERY, DAY_MS, MARIA, LedgerNode, ledger_node
+
+# What somebody with the file in hand could do, once the triggers that forbid it are gone, and which invariant tells.
+TAMPERED = [
+    ("UPDATE ledger_entry SET amount_minor = amount_minor + 1 WHERE transfer = 2", "balances are the sums"),
+    ("UPDATE ledger_entry SET amount_minor = amount_minor + 1 WHERE transfer = 2 AND amount_minor > 0", "debits equal"),
+    ("DELETE FROM ledger_entry WHERE transfer = 3", "what was posted moved its amount"),
+    ("UPDATE ledger_transfer SET amount_minor = amount_minor + 1 WHERE number = 3", "what was posted moved its amount"),
+    ("UPDATE ledger_entry SET at_ms = at_ms + 1 WHERE transfer = 3", "an entry is dated as its transfer"),
+    ("UPDATE ledger_account SET balance_minor = balance_minor + 1 WHERE role = 'holder'", "balances are the sums"),
+    ("UPDATE ledger_lot SET amount_minor = amount_minor + 1", "lots are the sums"),
+    ("UPDATE ledger_lot SET issue_day = issue_day + 1", "lots are the sums"),
+    ("UPDATE ledger_lot SET amount_minor = amount_minor + 1", "the lots of an account are its balance"),
+    ("UPDATE ledger_entry SET issue_day = 5 WHERE issue_day = -1", "entries have an issue day"),
+    ("UPDATE ledger_account SET held_minor = held_minor + 1 WHERE held_minor > 0", "what is held is what is pending"),
+    ("UPDATE ledger_lot SET held_minor = 0", "what is held of a lot"),
+    ("UPDATE ledger_hold SET state = 'voided' WHERE state = 'pending'", "a pending transfer ended as its end says"),
+    ("UPDATE ledger_account SET role = 'fund' WHERE role = 'issuance'", "nothing is spent that is not there"),
+    ("UPDATE ledger_closing SET balance_minor = balance_minor + 1", "closing balances"),
+    ("UPDATE ledger_account SET currency = 'EUR' WHERE id LIKE 'user:maria%'", "both accounts of a transfer"),
+    ("UPDATE ledger_settlement SET total_minor = total_minor + 1", "a settlement's lines"),
+    ("DELETE FROM ledger_entry WHERE account = 1", "issued + received"),
+]
+
+
+async def life(node: LedgerNode) -> None:
+    await node.issue(MARIA, 1000)
+    await node.pay(MARIA, BREWERY, 100)
+    await node.end(await node.hold(MARIA, ANNA, 10), Phase.POST)
+    await node.hold(MARIA, ANNA, 20)
+    sale = node.sale(60)
+    await node.write(lambda tx: node.settlements.hold(tx, sale))
+    node.clock.advance(DAY_MS)
+    await node.pay(BREWERY, ANNA, 1)
+
+
+async def test_sound_books_keep_every_invariant(tmp_path: Path) -> None:
+    async with ledger_node(tmp_path) as node:
+        await life(node)
+        told: list[str] = []
+        findings = checks.check(node.database.points, told.append)
+        assert [finding for finding in findings if not finding.holds] == []
+        assert told == [finding.invariant for finding in findings[:-1]]
+        kept = checks.conservation(node.database.points)
+        assert [(each.currency, each.issued_minor, each.holdings_minor) for each in kept] == [
+            ("EUR", 100_000, 100_000),
+            ("LC-MUC", 100_000, 100_000),
+        ]
+
+
+@pytest.mark.parametrize(("statement", "invariant"), TAMPERED)
+async def test_what_is_tampered_with_is_found(tmp_path: Path, statement: str, invariant: str) -> None:
+    async with ledger_node(tmp_path) as node:
+        await life(node)
+    connection = sqlite3.connect(tmp_path / "loopd.db")
+    connection.row_factory = sqlite3.Row
+    try:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            if name.startswith("ledger_"):
+                connection.execute(f"DROP TRIGGER {name}")
+        assert connection.execute(statement).rowcount > 0
+        broken = [each.invariant for each in checks.check(_Rows(connection)) if not each.holds]
+        assert any(each.startswith(invariant) for each in broken), broken
+    finally:
+        connection.close()
+
+
+class _Rows:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def all(self, sql: str, parameters: object = ()) -> list[sqlite3.Row]:
+        return self._connection.execute(sql, parameters).fetchall()  # type: ignore[arg-type]
+
+    def one(self, sql: str, parameters: object = ()) -> sqlite3.Row | None:
+        return self._connection.execute(sql, parameters).fetchone()  # type: ignore[arg-type,no-any-return]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE ledger_transfer SET amount_minor = 1",
+        "DELETE FROM ledger_transfer",
+        "UPDATE ledger_entry SET amount_minor = 1",
+        "DELETE FROM ledger_entry",
+        "UPDATE ledger_terms SET decay_rate = '0'",
+        "DELETE FROM ledger_terms",
+        "UPDATE ledger_time SET at_ms = 0",
+        "UPDATE ledger_hold SET state = 'voided'",
+    ],
+)
+async def test_the_database_itself_forbids_to_change_what_happened(tmp_path: Path, statement: str) -> None:
+    async with ledger_node(tmp_path) as node:
+        await life(node)
+        with pytest.raises(sqlite3.IntegrityError):
+            await node.write(lambda tx: tx.execute(statement))
+
+
+async def test_the_trial_balance_sums_to_nothing_in_each_currency(tmp_path: Path) -> None:
+    async with ledger_node(tmp_path) as node:
+        await life(node)
+        lines = checks.trial_balance(node.database.points)
+        assert [line for line in lines if line.credits_minor - line.debits_minor != line.balance_minor] == []
+        for currency in ("EUR", "LC-MUC"):
+            assert sum(line.balance_minor for line in lines if line.currency == currency) == 0

@@ -1,0 +1,158 @@
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loopd.crypto.keys import decode_signature
+from loopd.ledger.authority import NOBODY, OPERATOR, Authority
+from loopd.ledger.orders import read_amount, signed_bytes
+from loopd.ledger.refusals import Fault
+from loopd.protocol.documents import check_document, dump_json
+from loopd.protocol.errors import Refusal
+from loopd.protocol.timestamps import format_timestamp
+from tests.exchange_support import CONTEXT
+from tests.ledger_support import (
+    ANNA,
+    BREWERY,
+    DAY_MS,
+    ISSUANCE,
+    KEY,
+    MARIA,
+    RESERVE,
+    START_MS,
+    lc,
+    ledger_node,
+    new_id,
+    signed,
+)
+
+# Faults of a plain order, each with what brings it about, in the order in which they are looked at.
+FAULTS: dict[Fault, dict[str, Any]] = {
+    Fault.WRONG_CURRENCY: {"currency": "LC-BER"},
+    Fault.NOT_AUTHORISED: {"authority": NOBODY},
+    Fault.OTHER_CONTENT: {"id": "repeated"},
+    Fault.BAD_TIME: {"timestamp": format_timestamp(START_MS - 8 * DAY_MS)},
+    Fault.UNKNOWN_ACCOUNT: {"to": "user:nobody@munich.loop"},
+    Fault.INSUFFICIENT_FUNDS: {"amount": Decimal(1_000)},
+}
+
+
+async def test_of_several_faults_the_first_in_the_list_is_told(tmp_path: Path) -> None:
+    async with ledger_node(tmp_path) as node:
+        await node.issue(MARIA, 100)
+        paid = await node.pay(MARIA, BREWERY, 1)
+        faults = list(FAULTS)
+        for first in range(len(faults)):
+            for bits in range(1 << (len(faults) - first - 1)):
+                chosen = [faults[first], *(fault for n, fault in enumerate(faults[first + 1 :]) if bits >> n & 1)]
+                changes = {name: value for fault in chosen for name, value in FAULTS[fault].items()}
+                authority = changes.pop("authority", Authority(account=MARIA))
+                if changes.get("id") == "repeated":
+                    changes["id"] = paid.id
+                order = {**node.order(MARIA, BREWERY, 50), **changes}
+                assert (await node.refusal(order, authority=authority)).reason == faults[first].reason
+
+
+def test_every_fault_has_a_reason_of_its_own() -> None:
+    assert len({fault.reason for fault in Fault}) == len(Fault)
+
+
+async def test_ten_thousand_repeats_move_nothing_twice(tmp_path: Path) -> None:
+    async with ledger_node(tmp_path) as node:
+        await node.issue(MARIA, 100)
+        order = node.order(MARIA, BREWERY, 1)
+        for _ in range(100):
+            done = await node.submit(*[order] * 100)
+            assert {each.transfer.id for each in done} == {order["id"]}
+        assert (node.balance(MARIA), node.balance(BREWERY)) == (lc(99), lc(1))
+
+
+async def test_redemption_pays_out_of_the_reserve_rounded_down(tmp_path: Path) -> None:
+    async with ledger_node(tmp_path, redemption=True, exchange_rate=Decimal(3)) as node:
+        await node.issue(MARIA, 100, backing=50)
+        await node.pay(MARIA, ISSUANCE, "10.00")
+        assert (node.balance(MARIA), node.balance(RESERVE)) == (lc(90), lc(50) - 333)
+        assert node.ledger.figures(node.database.points).supply_minor == lc(90)
+        await node.pay(MARIA, ISSUANCE, "0.01")
+        assert node.balance(RESERVE) == lc(50) - 333
+        until = format_timestamp(START_MS + DAY_MS)
+        refusal = await node.refusal(node.order(MARIA, ISSUANCE, 1, hold_until=until))
+        assert refusal.reason == "reserved_account"
+
+
+@pytest.mark.parametrize(
+    ("settings", "backing", "reason"),
+    [({"reserve_ratio": Decimal(0)}, 0, "insufficient_reserve"), ({"exchange_rate": Decimal(2)}, 50, None)],
+)
+async def test_redemption_takes_no_more_than_the_reserve_has(
+    tmp_path: Path, settings: dict[str, Any], backing: int, reason: str | None
+) -> None:
+    async with ledger_node(tmp_path, redemption=True, **settings) as node:
+        await node.issue(MARIA, 100, backing=backing)
+        order = node.order(MARIA, ISSUANCE, 100)
+        if reason is None:
+            await node.submit(order)
+            assert node.balance(RESERVE) == 0
+        else:
+            assert (await node.refusal(order)).reason == reason
+
+
+async def test_a_rate_of_zero_neither_issues_nor_redeems(tmp_path: Path) -> None:
+    async with ledger_node(tmp_path, redemption=True) as node:
+        await node.issue(MARIA, 100)
+        await node.restart(exchange_rate=Decimal(0))
+        assert (await node.refusal(node.order(MARIA, ISSUANCE, 1))).reason == "no_rate"
+        with pytest.raises(Refusal) as refusal:
+            await node.issue(MARIA, 1)
+        assert refusal.value.reason == "no_rate"
+
+
+async def test_the_operator_keeps_the_citys_accounts_and_nobody_elses(tmp_path: Path) -> None:
+    async with ledger_node(tmp_path) as node:
+        await node.issue("node:transport@munich.loop", 10)
+        await node.pay("node:transport@munich.loop", ANNA, 4)
+        assert node.balance(ANNA) == lc(4)
+        refusal = await node.refusal(node.order(ANNA, MARIA, 1), authority=OPERATOR)
+        assert refusal.reason == "not_authorised"
+
+
+@given(st.integers(1, 10**15))
+def test_every_amount_signs_as_itself(amount_minor: int) -> None:
+    amount = Decimal(amount_minor).scaleb(-2)
+    assert signed_bytes({"amount": amount}) == b'{"amount":%s}' % _shortest(amount)
+
+
+def _shortest(amount: Decimal) -> bytes:
+    text = f"{amount:f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text).encode()
+
+
+@given(st.decimals(allow_nan=True, allow_infinity=True) | st.integers() | st.booleans() | st.text())
+def test_an_amount_is_read_exactly_or_refused(value: Any) -> None:
+    number = not isinstance(value, bool) and isinstance(value, int | Decimal) and Decimal(value).is_finite()
+    if number and 0 < value <= 10**13 and Decimal(value) == round(Decimal(value), 2):
+        assert Decimal(read_amount(value)).scaleb(-2) == value
+        return
+    with pytest.raises(Refusal) as refusal:
+        read_amount(value)
+    assert (refusal.value.status, refusal.value.reason) == (400, "bad_amount")
+
+
+def test_a_signature_is_over_everything_but_itself() -> None:
+    order = {
+        "@context": CONTEXT,
+        "@type": "LoopCoinTransfer",
+        "id": new_id(),
+        "from": MARIA,
+        "to": BREWERY,
+        "amount": Decimal("50.00"),
+        "currency": "LC-MUC",
+        "timestamp": "2026-01-15T10:00:00Z",
+    }
+    value = check_document(dump_json(signed(order)), "LoopCoinTransfer").value
+    assert signed_bytes(value) == signed_bytes(order)
+    assert signed_bytes({**value, "memo": "more"}) != signed_bytes(order)
+    assert KEY.public.verify(signed_bytes(value), decode_signature(value["signature"]))
