@@ -1,6 +1,6 @@
 """One client's stream of events: server-sent events (WHATWG HTML, §9.2), first from the log, then as they come."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 from aiohttp import web
@@ -15,6 +15,8 @@ from loopd.protocol.limits import EVENT_STREAM_HEARTBEAT_S, EVENT_STREAM_MAX_S, 
 
 # How soon a client comes again whose stream has ended.
 _RETRY_MS: Final = 2_000
+# A client that is gone leaves its place to others soon, not only when a sign of life does not reach it.
+_LOOKS_PER_HEARTBEAT: Final = 15
 
 # A proxy that gathered the answer, or stored it, would make of it a list that never ends.
 HEADERS: Final = {
@@ -38,6 +40,8 @@ class EventStream:
         feed: EventFeed,
         database: Database,
         clock: Clock,
+        *,
+        is_gone: Callable[[], bool] = lambda: False,
         heartbeat_s: float = EVENT_STREAM_HEARTBEAT_S,
         max_s: float = EVENT_STREAM_MAX_S,
     ) -> None:
@@ -48,7 +52,8 @@ class EventStream:
         self._feed = feed
         self._database = database
         self._clock = clock
-        self._heartbeat_s = heartbeat_s
+        self._is_gone = is_gone
+        self._look_s = heartbeat_s / _LOOKS_PER_HEARTBEAT
         self._ends_at_s = clock.monotonic_s() + max_s
         self._position = follower.since
 
@@ -92,20 +97,25 @@ class EventStream:
     async def _go_on(self) -> str:
         """Tell what comes until the stream is over; gives the reason."""
         while not self._is_over():
-            left_s = self._ends_at_s - self._clock.monotonic_s()
-            await self._follower.wait(min(self._heartbeat_s, left_s))
+            await self._wait()
             waiting = self._follower.take(EVENT_STREAM_PAGE)
             if events := [event for event in waiting if event.event_id > self._position]:
                 await self._write(events)
             elif self._follower.overflowed:
                 return "too_slow"
-            elif not waiting:
+            elif not waiting and not self._is_over():
                 self._position = max(self._position, self._feed.head)
                 await self._tell_position()
         return "draining" if self._follower.ended else "lifetime"
 
+    async def _wait(self) -> None:
+        """Until there is something to tell, or the stream is over, or it is time for a sign of life."""
+        for _ in range(_LOOKS_PER_HEARTBEAT):
+            if await self._follower.wait(self._look_s) or self._is_over():
+                return
+
     def _is_over(self) -> bool:
-        return self._follower.ended or self._clock.monotonic_s() >= self._ends_at_s
+        return self._follower.ended or self._is_gone() or self._clock.monotonic_s() >= self._ends_at_s
 
     async def _write(self, events: Sequence[Event]) -> None:
         if events:

@@ -142,7 +142,8 @@ class EventRoutes:
             # Who comes again after the end shall not find the connection that is about to close.
             response.force_close()
             await response.prepare(request.http)
-            stream = EventStream(response, follower, kinds, self._log, self._feed, self._database, self._clock)
+            around = (self._log, self._feed, self._database, self._clock)
+            stream = EventStream(response, follower, kinds, *around, is_gone=lambda: request.http.transport is None)
             await stream.run(last_id)
         finally:
             self._feed.leave(follower)

@@ -49,13 +49,15 @@ class Follower:
         self.since = since
         self.overflowed = False
 
-    async def wait(self, timeout_s: float) -> None:
-        """Until there is something to take, or to be told, or the time is over."""
-        if not self._queue and not self.overflowed and not self.ended:
-            self._woken.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    await self._woken.wait()
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait until there is something to take or to be told; False where the time is over before."""
+        if self._queue or self.overflowed or self.ended:
+            return True
+        self._woken.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                return await self._woken.wait()
+        return False
 
     def take(self, limit: int) -> list[Event]:
         """Up to `limit` of the events that wait, in order."""

@@ -185,6 +185,17 @@ async def test_a_client_that_is_too_slow_is_told_so_and_goes_on_from_its_last_id
         assert subjects(await again.events(3)) == list("FGH")
 
 
+async def test_the_place_of_a_client_that_left_is_soon_free(api: EventsApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = asyncio.Event()
+    leave = api.feed.leave
+    monkeypatch.setattr(api.feed, "leave", lambda follower: (leave(follower), left.set()))
+    async with api.stream() as stream:
+        await stream.begun()
+        assert len(api.feed.followers) == 1
+    await asyncio.wait_for(left.wait(), 30)
+    assert not api.feed.followers
+
+
 @pytest.mark.parametrize("bound", ["EVENT_FOLLOWERS_PER_CLIENT_MAX", "EVENT_FOLLOWERS_MAX"])
 async def test_streams_are_bounded_for_each_client_and_in_all(
     api: EventsApi, bound: str, monkeypatch: pytest.MonkeyPatch
