@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from loopd.api.answers import Answer, json_answer
 from loopd.api.idempotency import Write
+from loopd.api.loopcoin_callers import check_buyer
 from loopd.api.requests import Request
 from loopd.api.routes import LIMIT, Body, Route, Scope, Success
 from loopd.database import Database, Tx
@@ -160,13 +161,20 @@ class BidRoutes:
                 noun="Offers",
                 summary=f"Offer for a {kind.value} as a business of this city",
                 description="Inside one city the LoopCost is the base price. A newer offer of the same bidder replaces "
-                "its older one. Without an end it stands for 24 hours.",
+                "its older one. Without an end it stands for 24 hours. Naming a `buyer_account` takes a token bound to "
+                "it, or the operator's.",
                 access=Scope.OFFER_WRITE,
                 body=Body.REQUIRED,
                 request_schema=_LOCAL_BID,
                 example='{"bidder": "munich-farm", "base_price": 50}',
                 successes={201: Success(description="The offer as it ranks now.", schema=_OFFER)},
-                refusals={400: _TERM_REFUSALS, 404: (unknown,), 409: ("not_available",), 503: ("too_many_bids",)},
+                refusals={
+                    400: _TERM_REFUSALS,
+                    403: ("not_authorised",),
+                    404: (unknown,),
+                    409: ("not_available",),
+                    503: ("too_many_bids",),
+                },
             ),
             Route(
                 method="POST",
@@ -204,6 +212,7 @@ class BidRoutes:
                 successes={201: Success(description="The offer with its LoopCost.", schema=_OFFER)},
                 refusals={
                     400: (*_TERM_REFUSALS, "distance_below_great_circle"),
+                    403: ("not_authorised",),
                     404: ("not_heard",),
                     409: _BID_CONFLICTS,
                     503: ("too_many_bids",),
@@ -230,11 +239,13 @@ class BidRoutes:
 
     async def _bid_here(self, kind: SubjectKind, request: Request) -> Answer:
         value = _object(request.body, _LOCAL_BID)
+        check_buyer(request, value.get("buyer_account"))
         wish = BidWish(request.parameters["id"], kind, value["bidder"], value)
         return await self._write(request, lambda tx: json_answer(self._exchange.bid_here(tx, wish), 201))
 
     async def _bid(self, request: Request) -> Answer:
         value = _object(request.body, _BID)
+        check_buyer(request, value.get("buyer_account"))
         subject_id, kind = _subject(value)
         wish = BidWish(subject_id, kind, value.get("bidder"), value)
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from loopd.api.answers import LD_JSON, Answer, entity_answer, json_answer
 from loopd.api.idempotency import Write
+from loopd.api.loopcoin_callers import check_buyer
 from loopd.api.paging import CURSOR, cursor_of, following_path, page_schema
 from loopd.api.records import DOCUMENT_REFUSALS
 from loopd.api.request_form import RequestForm
@@ -143,7 +144,8 @@ NOUNS: Final = (
         "A MaterialTransaction is of the Match that it names (`match_id`), else of an accepted one of the same subject "
         "and buyer, else of a new Offer and Match for its `quantity` (all that is left, if absent). It follows its "
         "Transfer: confirmed when that is scheduled, in_transit, delivered when it is completed. `seller_account` and "
-        "`buyer_account` name who is paid and who pays; without both nothing is settled.",
+        "`buyer_account` name who is paid and who pays; without both nothing is settled. Naming who pays takes a token "
+        "bound to that account, or the operator's.",
         {
             400: (
                 "bad_id",
@@ -158,6 +160,7 @@ NOUNS: Final = (
                 "other_quantity",
                 "match_not_accepted",
             ),
+            403: ("not_authorised",),
             404: ("unknown_material", "unknown_product", "unknown_match"),
             409: ("other_content", "already_sold", "funds_refused", *_STOCK_CONFLICTS),
         },
@@ -273,6 +276,8 @@ class EntityRoutes:
 
     async def create(self, request: Request) -> Answer:
         noun, document = self._noun, check_document(request.body, TYPES[self._noun.entity])
+        if noun.entity is MirroredEntity.TRANSACTION:
+            check_buyer(request, document.value.get("buyer_account"))
 
         def unit(tx: Tx) -> Answer:
             made = self._lifecycle.create(tx, noun.entity, document)

@@ -5,6 +5,7 @@ from typing import Final
 from loopd.api.requests import ANONYMOUS, Principal, Request
 from loopd.crypto.keys import PublicKey, decode_signature
 from loopd.ledger.authority import Authority
+from loopd.ledger.refusals import Fault, refused
 from loopd.protocol.errors import Forbidden, Unauthorized
 from loopd.protocol.limits import REQUEST_CLOCK_TOLERANCE_MS
 from loopd.protocol.timestamps import parse_timestamp
@@ -38,6 +39,16 @@ def check_reader(request: Request, account_id: str, public_key: str | None, now_
     if authority.sees(account_id):
         return False
     raise Forbidden("not_yours", "An account is shown to its holder: by a token bound to it, or its key's signature.")
+
+
+def check_buyer(request: Request, account_id: object) -> None:
+    """Forbidden `not_authorised` unless the caller may have an account pay for what it buys, where one is named.
+
+    That takes a token bound to the account, or the operator's: the office may buy for a holder who came to its desk.
+    """
+    authority = authority_of(request)
+    if account_id is not None and not authority.operator and authority.account != account_id:
+        raise refused(Fault.NOT_AUTHORISED, {"pointer": "/buyer_account"})
 
 
 def identify(request: Request, account_id: str) -> None:

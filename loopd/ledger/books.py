@@ -7,7 +7,7 @@ from loopd.ledger import lot_tables, tables, transfer_tables
 from loopd.ledger.accounts import Fund, fund_id
 from loopd.ledger.dates import day_of
 from loopd.ledger.lots import Part, take_oldest
-from loopd.ledger.movements import Account, Hold, HoldState, Kind, Movement, Phase, Transfer
+from loopd.ledger.movements import HOLD_MOVES, Account, Hold, HoldState, Kind, Movement, Phase, Transfer
 from loopd.ledger.orders import own_digest, own_id
 from loopd.ledger.refusals import Fault, refused
 from loopd.ledger.terms import ExpiryPolicy, Terms, TermsHistory
@@ -20,7 +20,6 @@ _ENDED = {
     HoldState.VOIDED: Fault.ALREADY_VOIDED,
     HoldState.EXPIRED: Fault.ALREADY_EXPIRED,
 }
-_STATE_AFTER = {Phase.POST: HoldState.POSTED, Phase.VOID: HoldState.VOIDED, Phase.EXPIRE: HoldState.EXPIRED}
 
 
 class Books:
@@ -59,7 +58,7 @@ class Books:
         hold = lot_tables.hold_of(tx, pending.number)
         if hold is None:
             raise refused(Fault.NOT_PENDING)
-        if hold.state is _STATE_AFTER[phase]:
+        if hold.state is HOLD_MOVES[phase]:
             return False
         if hold.state is not HoldState.PENDING:
             raise refused(_ENDED[hold.state])
@@ -127,7 +126,7 @@ class Books:
             link=pending.link,
         )
         number = transfer_tables.insert(tx, movement, phase, pending.number, at_ms)
-        lot_tables.end_hold(tx, pending.number, _STATE_AFTER[phase])
+        lot_tables.end_hold(tx, pending.number, HOLD_MOVES[phase])
         tables.hold_funds(tx, payer.number, -pending.amount_minor)
         if payer.has_lots:
             for part in parts:

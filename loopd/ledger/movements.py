@@ -1,8 +1,9 @@
 """What the ledger writes down: accounts, transfers and their phases, as values; pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from loopd.ledger.accounts import MAY_BE_NEGATIVE, Role
 from loopd.ledger.lots import Part
@@ -38,6 +39,14 @@ class HoldState(StrEnum):
     POSTED = "posted"
     VOIDED = "voided"
     EXPIRED = "expired"
+
+
+# A pending transfer ends once, and how it ended stays.
+HOLD_MOVES: Final[Mapping[Phase, HoldState]] = {
+    Phase.POST: HoldState.POSTED,
+    Phase.VOID: HoldState.VOIDED,
+    Phase.EXPIRE: HoldState.EXPIRED,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
@@ -18,6 +19,15 @@ class SettlementState(StrEnum):
     FROZEN = "frozen"
     POSTED = "posted"
     VOIDED = "voided"
+
+
+# What may follow; from a dispute only its resolution.
+SETTLEMENT_MOVES: Final[Mapping[SettlementState, tuple[SettlementState, ...]]] = {
+    SettlementState.HELD: (SettlementState.POSTED, SettlementState.VOIDED, SettlementState.FROZEN),
+    SettlementState.FROZEN: (SettlementState.POSTED, SettlementState.VOIDED),
+    SettlementState.POSTED: (),
+    SettlementState.VOIDED: (),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +80,9 @@ def insert(tx: Tx, settlement: Settlement) -> None:
 
 
 def change_state(tx: Tx, settlement: Settlement, state: SettlementState, ended_at_ms: int | None) -> None:
-    """The settlement stands otherwise now."""
+    """The settlement stands otherwise now. RuntimeError where that may not follow."""
+    if state not in SETTLEMENT_MOVES[settlement.state]:
+        raise RuntimeError(f"a settlement does not go from {settlement.state} to {state}")
     tx.execute(
         "UPDATE ledger_settlement SET state = ?, ended_at_ms = ? WHERE seller_node = ? AND transaction_id = ?",
         (state, ended_at_ms, settlement.seller_node, settlement.transaction_id),

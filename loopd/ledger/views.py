@@ -6,18 +6,13 @@ from typing import Any
 from loopd.ledger.dates import day_text
 from loopd.ledger.figures import Figures
 from loopd.ledger.lots import Lot
-from loopd.ledger.movements import Account, HoldState, Phase, Transfer
+from loopd.ledger.movements import HOLD_MOVES, Account, HoldState, Phase, Transfer
 from loopd.ledger.terms import Terms
 from loopd.protocol.json_text import read_json
 from loopd.protocol.money import MINOR_PER_LC, amount_json
 from loopd.protocol.timestamps import format_timestamp
 
-_STATE_OF_PHASE = {
-    Phase.POSTED: HoldState.POSTED,
-    Phase.POST: HoldState.POSTED,
-    Phase.VOID: HoldState.VOIDED,
-    Phase.EXPIRE: HoldState.EXPIRED,
-}
+_STATE_OF_PHASE = {Phase.PENDING: HoldState.PENDING, Phase.POSTED: HoldState.POSTED, **HOLD_MOVES}
 
 
 def config_json(terms: Terms, figures: Figures, node_id: str, context_url: str) -> dict[str, Any]:
@@ -92,8 +87,7 @@ def transfer_json(transfer: Transfer, ending: Transfer | None, context_url: str)
         }
     found["kind"] = transfer.kind.value
     last = transfer if ending is None else ending
-    state = HoldState.PENDING if last.phase is Phase.PENDING else _STATE_OF_PHASE[last.phase]
-    found["status"] = state.value
+    found["status"] = _STATE_OF_PHASE[last.phase].value
     found["recorded_at"] = format_timestamp(last.at_ms)
     if transfer.link is not None:
         found["link"] = transfer.link

@@ -3,19 +3,24 @@
 from collections.abc import Iterable
 
 from loopd.gossip.health import MOVES, REGISTRY_STATUS, Guard, State
+from loopd.ledger.movements import HOLD_MOVES, HoldState
+from loopd.ledger.settlement_tables import SETTLEMENT_MOVES, SettlementState
 from loopd.protocol.lifecycle import LIFECYCLES, Lifecycle
 from loopd.signals import governance
 
 _INTRODUCTION = """# States
 
-Generated from the tables in `loopd/protocol/lifecycle.py`, `loopd/signals/governance.py` and `loopd/gossip/health.py`.
+Generated from the tables in `loopd/protocol/lifecycle.py`, `loopd/signals/governance.py`, `loopd/gossip/health.py`,
+`loopd/ledger/movements.py` and `loopd/ledger/settlement_tables.py`.
 What is not drawn cannot happen: from a terminal status nothing moves, and the attempt is answered 409.
 """
 
 
 def states_page() -> str:
     """The page."""
-    return "\n".join([_INTRODUCTION, *(_lifecycle(lifecycle) for lifecycle in LIFECYCLES), _vote(), _health()])
+    return "\n".join(
+        [_INTRODUCTION, *(_lifecycle(lifecycle) for lifecycle in LIFECYCLES), _vote(), *_money(), _health()]
+    )
 
 
 def _lifecycle(lifecycle: Lifecycle) -> str:
@@ -37,6 +42,20 @@ def _vote() -> str:
     ]
     arrows += [f"    {state.value} --> [*]" for state in governance.State if state not in governance.UNDECIDED]
     return _diagram("A vote on signals", arrows)
+
+
+def _money() -> list[str]:
+    hold = [f"    [*] --> {HoldState.PENDING.value}"]
+    hold += [f"    {HoldState.PENDING.value} --> {state.value}: {phase.value}" for phase, state in HOLD_MOVES.items()]
+    hold += [f"    {state.value} --> [*]" for state in HOLD_MOVES.values()]
+    payment = [f"    [*] --> {SettlementState.HELD.value}"]
+    payment += [
+        f"    {state.value} --> {following.value}"
+        for state, successors in SETTLEMENT_MOVES.items()
+        for following in successors
+    ]
+    payment += [f"    {state.value} --> [*]" for state, successors in SETTLEMENT_MOVES.items() if not successors]
+    return [_diagram("A pending transfer of LoopCoin", hold), _diagram("A transaction's payment", payment)]
 
 
 def _health() -> str:

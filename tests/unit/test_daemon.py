@@ -15,6 +15,7 @@ from loopd.daemon import Node
 from loopd.database import Database, DatabaseSettings
 from loopd.directory import NodeDirectory
 from loopd.federation import nodes
+from loopd.ledger.settings import LedgerSettings
 from loopd.net.http_client import PeerClient
 from loopd.protocol.signing import ANNOUNCE_PATH
 from loopd.settings import NodeSettings, Settings
@@ -48,20 +49,28 @@ class Running:
         async with self.session.get(self.admin + path, headers=headers) as answer:
             return answer.status, await answer.text()
 
-    async def ask(self, method: str, path: str, value: Any = None) -> tuple[int, Any]:
+    async def ask(self, method: str, path: str, value: Any = None, token: str | None = None) -> tuple[int, Any]:
+        """A request on the operator's plane, or on the public one with the token of somebody else."""
+        if token is not None:
+            return await self.ask_publicly(method, path, value, token)
         headers = {"Authorization": f"Bearer {self.token}"}
         async with self.session.request(method, self.admin + path, json=value, headers=headers) as answer:
             return answer.status, await answer.json() if answer.status != 204 else None
 
+    async def ask_publicly(self, method: str, path: str, value: Any, token: str) -> tuple[int, Any]:
+        headers = {"Authorization": f"Bearer {token}"}
+        async with self.session.request(method, self.public + path, json=value, headers=headers) as answer:
+            return answer.status, await answer.json(content_type=None)
+
 
 @asynccontextmanager
-async def running(directory: Path) -> AsyncIterator[Running]:
+async def running(directory: Path, **sections: Any) -> AsyncIterator[Running]:
     identity, clock = identity_of("munich.loop", MUNICH), SystemClock()
     place = {"lat": MUNICH.lat, "lon": MUNICH.lon}
     own = NodeSettings(
         id="munich.loop", name="Munich", city="Munich", country="DE", endpoint=identity.endpoint, **place
     )
-    settings = Settings(node=own, api=ApiSettings(admin_listen="127.0.0.1:9444"))
+    settings = Settings(node=own, api=ApiSettings(admin_listen="127.0.0.1:9444"), **sections)
     async with (
         await Database.create(directory / "loopd.db", DatabaseSettings(), clock) as database,
         ClientSession() as session,
@@ -72,6 +81,7 @@ async def running(directory: Path) -> AsyncIterator[Running]:
         store = TokenStore(database, clock)
         token = await database.write(lambda tx: store.create(tx, ["admin"], 3600, clock.now_ms()))
         found.token = token.text
+        await node.prepare()
         public, admin = node.apps()
         found.public, found.admin = [
             f"http://127.0.0.1:{(await app.listen_tcp('127.0.0.1', 0))[1]}" for app in (public, admin)
@@ -179,3 +189,68 @@ async def test_the_operators_routes_for_peers(munich: Running) -> None:
         assert (status, answer["error"]["details"]["reason"]) == expected
     status, answer = await munich.ask("POST", f"{peer}/approve")
     assert (status, answer["error"]["details"]["reason"]) == (409, "handshake_failed")
+
+
+MARIA, BREWERY = "user:maria@munich.loop", "business:brewery@munich.loop"
+GRAIN = {
+    "@context": "https://local-loop-io.github.io/projects/loop-protocol/contexts/loop-v0.2.0.jsonld",
+    "@type": "MaterialDNA",
+    "schema_version": "0.2.0",
+    "id": "MAT-DE-MUC-2026-FOOD-B847F3",
+    "category": "organic-food",
+    "quantity": {"value": 500, "unit": "kg"},
+    "origin_city": "Munich",
+    "current_city": "Munich",
+    "available_from": "2026-05-27T08:00:00Z",
+    "metadata": {"seller_account": BREWERY},
+}
+
+
+async def test_a_sale_inside_the_city_is_held_delivered_and_paid(tmp_path: Path) -> None:
+    async with running(tmp_path, ledger=LedgerSettings(currency_code="LC-MUC")) as node:
+        for account in (MARIA, BREWERY):
+            assert (await node.ask("POST", "/admin/v1/ledger/accounts", {"id": account}))[0] == 201
+        issue = {"id": "550e8400-e29b-41d4-a716-446655440000", "to": MARIA, "amount": 100, "backing": 100}
+        assert (await node.ask("POST", "/api/v1/loopcoin/issuance", issue))[0] == 201
+        tokens = {}
+        for account in (MARIA, BREWERY):
+            wanted = {"scopes": ["offer:write", "account"], "account": account}
+            tokens[account] = (await node.ask("POST", "/admin/v1/tokens", wanted))[1]["token"]
+        assert (await node.ask("POST", "/api/v1/material", GRAIN))[0] == 201
+        path = f"/api/v1/material/{GRAIN['id']}"
+        bid = {"bidder": "munich-farm", "base_price": 60, "buyer_account": MARIA}
+        status, refusal = await node.ask("POST", f"{path}/offers", bid, tokens[BREWERY])
+        assert (status, refusal["error"]["details"]["reason"]) == (403, "not_authorised")
+        assert (await node.ask("POST", f"{path}/offers", bid, tokens[MARIA]))[0] == 201
+        assert (await node.ask("POST", f"{path}/select", {}))[0] == 200
+        account = f"/api/v1/loopcoin/accounts/{MARIA}"
+        assert (await node.ask("GET", account))[1]["available"] == 40
+        sale_id = (await node.ask("GET", "/api/v1/transaction"))[1]["results"][0]["transaction_id"]
+        match = (await node.ask("GET", "/api/v1/match"))[1]["results"][0]
+        transfer = {
+            "@context": GRAIN["@context"],
+            "@type": "Transfer",
+            "schema_version": "0.2.0",
+            "id": "TRANSFER-0001",
+            "material_id": GRAIN["id"],
+            "match_id": match["id"],
+            "status": "scheduled",
+            "handoff_at": "2026-05-28T08:00:00Z",
+        }
+        await node.ask("POST", "/api/v1/transfer", transfer)
+        made = (await node.ask("GET", "/api/v1/transfer"))[1]["results"][0]
+        for step in ("in_transit", "completed"):
+            status, answer = await node.ask("POST", f"/api/v1/transfer/{made['id']}/status", {"status": step})
+            assert status == 200, answer
+        assert (await node.ask("GET", f"/api/v1/transaction/{sale_id}"))[1]["status"] == "completed"
+        settled = (await node.ask("GET", f"/api/v1/loopcoin/settlement/{sale_id}"))[1]
+        assert (settled["final_cost"], settled["payment"]["state"]) == (60, "posted")
+        assert (await node.ask("GET", account))[1]["balance"] == 40
+        card = (await node.ask("GET", "/api/v1/node/info"))[1]
+        assert ("loopcoin" in card["capabilities"], card["statistics"]["loopcoin_supply"]) == (True, 100)
+
+
+async def test_without_a_ledger_the_card_has_no_loopcoin(munich: Running) -> None:
+    card = (await munich.ask("GET", "/api/v1/node/info"))[1]
+    assert "loopcoin" not in card["capabilities"]
+    assert "loopcoin_supply" not in card["statistics"]
