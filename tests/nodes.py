@@ -32,7 +32,8 @@ T = TypeVar("T")
 LOOPD = (sys.executable, "-m", "loopd")
 CONTEXT = context_url("local-loop-io.github.io")
 DOCUMENT = "application/ld+json"
-START_TIMEOUT_S = 30.0
+# Many at once on a busy machine start slowly.
+START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
 REQUEST_TIMEOUT_S = 30.0
 POLL_S = 0.03
