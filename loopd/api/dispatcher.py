@@ -27,6 +27,8 @@ from loopd.protocol.limits import LINK_BODY_MAX_BYTES
 from loopd.protocol.signing import X_NODE_ID
 
 _NO_ROUTE: Final = "(none)"
+# §8.2: what nodes send each other; some of it, as what is stated about keys, asks for its signature by itself.
+_BETWEEN_NODES: Final = "/api/v1/federate/"
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -159,7 +161,7 @@ class Dispatcher:
         target, path, query_string = _split_target(sent.path)
         route, parameters = self._table.find(sent.method, path)
         headers = CIMultiDict(sent.headers)
-        if route.access is not Access.NODE or route.lasting:
+        if route.lasting or (route.access is not Access.NODE and not route.path.startswith(_BETWEEN_NODES)):
             raise NotFound("unknown_path", "Over a link nodes send each other what only nodes send.")
         if headers.get(X_NODE_ID) != peer:
             raise Unauthorized("bad_signature", "over a link a node sends what it signed itself")

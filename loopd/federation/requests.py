@@ -1,6 +1,6 @@
 """Requests to other nodes, signed as §9.2 asks (see docs/protocol-notes.md, Signatures)."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
@@ -11,6 +11,7 @@ from loopd.net.http_client import PeerAnswer, PeerClient
 from loopd.protocol.errors import Refusal
 from loopd.protocol.json_text import read_json
 from loopd.protocol.limits import DOCUMENT_MAX_BYTES
+from loopd.protocol.nodes import KnownNode
 from loopd.protocol.signing import (
     API_ROOT,
     X_NODE_ID,
@@ -77,14 +78,21 @@ def retry_after_ms(answer: PeerAnswer) -> int:
     return int(text) * 1000 if text.isascii() and text.isdigit() and len(text) <= 6 else RETRY_AFTER_UNKNOWN_MS
 
 
+# A signed POST (`path` from `/api/v1` on) over the link to a node; None where it has to go by HTTP.
+OverLink = Callable[[str, str, Mapping[str, str], bytes], Awaitable[PeerAnswer | None]]
+
+
 class NodeRequests:
     """Calls other nodes' API. What is signed is signed afresh; answers and time are bounded by the client below."""
 
-    def __init__(self, identity: Identity, client: PeerClient, clock: Clock, timeout_s: float) -> None:
+    def __init__(
+        self, identity: Identity, client: PeerClient, clock: Clock, timeout_s: float, over_link: OverLink
+    ) -> None:
         self._identity = identity
         self._client = client
         self._clock = clock
         self._timeout_s = timeout_s
+        self._over_link = over_link
 
     async def get(
         self, to: Destination, path: str, max_bytes: int = DOCUMENT_MAX_BYTES, *, signed: bool = False
@@ -108,10 +116,20 @@ class NodeRequests:
         self, to: Destination, path: str, body: bytes, extra_headers: Mapping[str, str] | None = None
     ) -> PeerAnswer:
         """POST a document to `path` (below `/api/v1`), with this node's own fresh headers."""
-        return await self.send(to, path, body, {**self.signed_headers(to, path, body), **(extra_headers or {})})
+        return await self._send(to, path, body, {**self._signed_post(to, path, body), **(extra_headers or {})})
 
-    async def send(self, to: Destination, path: str, body: bytes, headers: Mapping[str, str]) -> PeerAnswer:
-        """POST a document with headers that were signed before."""
+    async def deliver(self, node: KnownNode, path: str, body: bytes) -> PeerAnswer:
+        """POST what is for this node alone, to `path` (below `/api/v1`). DialError where no whole answer came.
+
+        It goes over the link where that can carry it; else, and where that broke, the same request goes by HTTP: with
+        one signature, so that whoever got it twice knows the second for a repeat.
+        """
+        to = Destination(node.endpoint, node.node_id, node.named_by_operator)
+        headers = self._signed_post(to, path, body)
+        answer = await self._over_link(node.node_id, API_ROOT + path, headers, body)
+        return await self._send(to, path, body, headers) if answer is None else answer
+
+    async def _send(self, to: Destination, path: str, body: bytes, headers: Mapping[str, str]) -> PeerAnswer:
         return await self._client.request(
             "POST",
             to.endpoint + path,
@@ -122,8 +140,7 @@ class NodeRequests:
             max_answer_bytes=DOCUMENT_MAX_BYTES,
         )
 
-    def signed_headers(self, to: Destination, path: str, body: bytes) -> dict[str, str]:
-        """The headers of a POST to `path` (below `/api/v1`), signed now."""
+    def _signed_post(self, to: Destination, path: str, body: bytes) -> dict[str, str]:
         return {"Content-Type": LD_JSON, **self._signed("POST", to, path, body)}
 
     def _signed(self, method: str, to: Destination, path: str, body: bytes) -> dict[str, str]:

@@ -18,7 +18,7 @@ from loopd.database.database import Database
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.federation import key_store, nodes
-from loopd.federation.requests import Destination, NodeRequests
+from loopd.federation.requests import NodeRequests
 from loopd.gossip.key_statements import Revocation, Rotation, Statement
 from loopd.net.http_client import PeerAnswer
 from loopd.protocol.errors import Forbidden, Invalid, Unauthorized
@@ -186,8 +186,7 @@ class KeyStatements:
             if row is None:
                 return None
             if node.node_id not in (row["came_from"], row["node_id"]):
-                destination = Destination(node.endpoint, node.node_id, node.named_by_operator)
-                answer = await self._requests.post(destination, KEY_PATH, row["body"])
+                answer = await self._requests.deliver(node, KEY_PATH, row["body"])
                 log.info("key_statement_told", peer=node.node_id, node=row["node_id"], status=answer.status)
                 if answer.status == 429 or answer.status >= 500:
                     return answer

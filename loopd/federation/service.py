@@ -40,7 +40,7 @@ from loopd.federation.workers import Workers
 from loopd.gossip.health import Event, PeerHealth, Timing
 from loopd.gossip.reputation import Conduct
 from loopd.identity import Identity
-from loopd.net.http_client import CallbackGate, PeerClient
+from loopd.net.http_client import CallbackGate, PeerAnswer, PeerClient
 from loopd.protocol.geo import Location
 from loopd.protocol.nodes import KnownNode, PeerAuth, Standing
 from loopd.protocol.subjects import Subject
@@ -113,7 +113,7 @@ class Federation:
         self._preset = settings.preset(development=development)
         self._timing = Timing(probe_interval_ms=self._preset.interval_ms)
         self.workers = Workers(randomness)
-        self.requests = NodeRequests(identity, client, clock, settings.request_timeout_s)
+        self.requests = NodeRequests(identity, client, clock, settings.request_timeout_s, self._over_link)
         self.outbox = Outbox(self._queued)
         self.announcer = Announcer(identity, settings, self.outbox, audit, clock, random_bytes, development=development)
         self.introductions = Introductions(identity.node_id, database, self.requests, clock)
@@ -257,7 +257,6 @@ class Federation:
             self.key_statements,
             self.links.carries,
             self.links.wake,
-            self.links.post,
         )
 
     def _queued(self, target: str | None) -> None:
@@ -314,6 +313,9 @@ class Federation:
         worker = self.workers.find(node_id)
         if worker is not None:
             await worker.floods_settled()
+
+    async def _over_link(self, node_id: str, path: str, headers: Mapping[str, str], body: bytes) -> PeerAnswer | None:
+        return await self.links.post(node_id, path, headers, body)
 
     def _link_changed(self, node_id: str) -> None:
         self.watch.link_changed(node_id)

@@ -6,7 +6,7 @@ learns from the watch, which probes; what waited goes out when a probe found it.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -102,8 +102,6 @@ class Surroundings:
     linked: Callable[[str], bool]
     # Told when the node knows what was stated about keys: the link has waited for it.
     keys_told: Callable[[str], None]
-    # A signed POST over the link to a node; None where it has to go by HTTP.
-    over_link: Callable[[str, str, Mapping[str, str], bytes], Awaitable[PeerAnswer | None]]
 
 
 class Worker:
@@ -356,7 +354,7 @@ class Worker:
             return Result(Outcome.DONE, (0, "expired"))
         try:
             if isinstance(entry, RequestEntry):
-                answer = await self._post_request(node, entry)
+                answer = await self._around.requests.deliver(node, entry.path.removeprefix(API_ROOT), entry.body)
             elif (decision := flood_route(entry, node)) is Route.SEND:
                 answer = await self._post_copy(node, entry)
             else:
@@ -366,14 +364,6 @@ class Worker:
             log.info("send_failed", peer=self.node_id, **_named(entry), error=str(error))
             return Result(Outcome.STOP, event=Event(Signal.REQUEST_FAILED))
         return self._judge(entry, answer)
-
-    async def _post_request(self, node: KnownNode, entry: RequestEntry) -> PeerAnswer:
-        """Over the link where it can carry it; else, and where it broke, the same request by HTTP."""
-        requests, path = self._around.requests, entry.path.removeprefix(API_ROOT)
-        destination = Destination(node.endpoint, node.node_id, node.named_by_operator)
-        headers = requests.signed_headers(destination, path, entry.body)
-        answer = await self._around.over_link(node.node_id, API_ROOT + path, headers, entry.body)
-        return await requests.send(destination, path, entry.body, headers) if answer is None else answer
 
     async def _post_copy(self, node: KnownNode, entry: FloodEntry) -> PeerAnswer:
         if not node.is_loopd:

@@ -9,9 +9,20 @@ import pytest
 
 from loopd.federation.link_requests import LinkRequests
 from loopd.gossip import frames
+from loopd.gossip.key_statements import build_rotation
 from loopd.net.link import Link
 from loopd.protocol.limits import LINK_BODY_MAX_BYTES, LINK_REQUESTS_AT_ONCE
-from tests.federation_support import VIENNA, City, befriend, eventually, federation_of, identity_of, rest
+from tests.federation_support import (
+    CONTEXT,
+    VIENNA,
+    City,
+    befriend,
+    eventually,
+    federation_of,
+    identity_of,
+    key_of,
+    rest,
+)
 from tests.support import ManualClock
 
 OFFER = "/federate/offer"
@@ -157,3 +168,20 @@ async def test_only_so_many_requests_of_a_peer_are_worked_on_at_once() -> None:
     await eventually(lambda: len(link.done) == count)
     assert most == LINK_REQUESTS_AT_ONCE
     assert (link.done, len(link.sent)) == (requests, count)
+
+
+async def test_a_peer_that_only_its_link_reaches_is_told_what_was_stated_about_keys(pair: list[City]) -> None:
+    munich, vienna = pair
+    munich.network.cut.add(("munich.loop", "vienna.loop"))
+    linz, new_key = identity_of("linz.loop", VIENNA), key_of("another")
+    for city in pair:
+        await city.admit(linz)
+    statement, body = build_rotation(CONTEXT, linz.node_id, 1, linz.key, new_key, munich.clock.now_ms())
+    await munich.federation.key_statements.receive("linz.loop", statement, body)
+
+    def known() -> bytes | None:
+        node = vienna.find("linz.loop")
+        return None if node is None else node.public_key
+
+    await eventually(lambda: known() == new_key.public.raw, *pair, step_ms=100)
+    assert [sent.path for sent in vienna.carried] == ["/api/v1/federate/key"]
