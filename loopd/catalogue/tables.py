@@ -7,6 +7,7 @@ from loopd.catalogue.entries import Entry, Texts
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.protocol.geo import Location
+from loopd.protocol.limits import CATALOGUE_CATEGORY_MAX_CHARACTERS
 from loopd.protocol.subjects import HeardSubject
 
 # What is left is the record's to say; of what was announced, it is all.
@@ -190,9 +191,12 @@ def _remove(tx: Tx, numbers: Sequence[int]) -> None:
 
 
 def _announced(heard: HeardSubject) -> tuple[Any, ...]:
+    category = heard.category
+    if category is not None and len(category) > CATALOGUE_CATEGORY_MAX_CHARACTERS:
+        category = None
     return (
         heard.message_id,
-        heard.category,
+        category,
         None if heard.quantity is None else format(heard.quantity, "f"),
         heard.unit,
         heard.valid_until_ms,

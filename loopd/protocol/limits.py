@@ -289,6 +289,8 @@ SEARCH_WORDS_MAX = 16
 SEARCH_COSTED_MAX = 100_000
 # What other cities announced that is kept to be found. Beyond, the city with the most makes room.
 CATALOGUE_ENTRIES_MAX = 100_000
+# A category in other words than v0.2.0's, as it was announced; a longer one counts as none.
+CATALOGUE_CATEGORY_MAX_CHARACTERS = 80
 # Entries that have ended and go with each new one, so that no search has many of them to pass over.
 SEARCH_ENDED_AT_ONCE = 4
 # Records that are entered in one transaction where many wait.

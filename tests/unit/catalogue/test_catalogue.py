@@ -84,6 +84,13 @@ async def test_an_announcement_that_says_little_is_found_by_what_it_says(node: S
     assert (costed["total"], costed["omitted"]) == (0, 2)
 
 
+async def test_a_category_that_nobody_here_knows_is_shown_unless_it_has_no_end(node: SearchNode) -> None:
+    await node.hear(heard(1, category="plastic-bio"), heard(2, category="x" * 81))
+    shown = await node.search(**federation())
+    assert [result.get("category") for result in shown["results"]] == [None, "plastic-bio"]
+    assert (await node.search(**federation(category="plastic-*")))["total"] == 0
+
+
 async def test_products_are_announced_too(node: SearchNode) -> None:
     product = heard(0, subject_id="PRD-DE-VIE-2026-000001", kind=SubjectKind.PRODUCT, category="furniture-office")
     await node.hear(product)
