@@ -63,13 +63,8 @@ from loopd.clock import SystemClock
 from loopd.database.database import Database
 from loopd.database.writer import Tx
 from loopd.directory import NodeDirectory
-from loopd.events import tables as event_tables
-from loopd.events.deliveries import Deliveries, Surroundings
-from loopd.events.feed import EventFeed
-from loopd.events.pruning import EventPruning
-from loopd.events.service import EventKind, EventLog
-from loopd.events.webhook_rules import Patience
-from loopd.events.webhooks import Webhooks
+from loopd.events.room import EventRoom
+from loopd.events.service import EventKind
 from loopd.exchange.lifecycle import Lifecycle
 from loopd.exchange.lifecycle import Ports as LifecyclePorts
 from loopd.exchange.mirror_keeper import MirrorKeeper
@@ -177,12 +172,16 @@ class Node:
         self._clock = SystemClock()
         self._started_at_ms = self._clock.now_ms()
         audit = AuditLog(self._clock)
-        self._feed = EventFeed(event_tables.newest_id(database.points))
-        self._events = EventLog(self._clock, self._feed.committed)
-        self._event_pruning = EventPruning(self._events, database)
-        self._deliveries = self._make_deliveries(webhook_client, audit)
-        self._feed.watch(self._deliveries.happened)
-        self._webhooks = Webhooks(audit, self._clock, self._deliveries.changed, plain_http=settings.daemon.development)
+        self._event_room = EventRoom(
+            identity.node_id,
+            settings.webhooks,
+            database,
+            audit,
+            self._clock,
+            webhook_client,
+            development=settings.daemon.development,
+        )
+        self._events = self._event_room.log
         self._federation = Federation(
             identity,
             settings.federation,
@@ -310,8 +309,7 @@ class Node:
 
     async def start(self, public: App) -> None:
         """Begin to probe, send and renew, and to open and close votes. What comes over links, `public` answers."""
-        self._event_pruning.start()
-        self._deliveries.start()
+        self._event_room.start()
         self._ledger_due.start()
         await self._voting_time.start()
         await self._exchange_timer.start()
@@ -329,7 +327,7 @@ class Node:
 
     async def part(self) -> None:
         """End the links to other nodes and the streams of events, whose connections would otherwise stay open."""
-        self._feed.close()
+        self._event_room.part()
         await self._federation.links.stop()
 
     async def stop(self) -> None:
@@ -339,9 +337,8 @@ class Node:
         await self._ledger_due.stop()
         await self._exchange_timer.stop()
         await self._signal_fetcher.stop()
-        await self._event_pruning.stop()
         await self._mirror_keeper.stop()
-        await self._deliveries.stop()
+        await self._event_room.stop()
         await self._federation.stop()
         await self._tokens.close()
 
@@ -378,9 +375,9 @@ class Node:
             StatusUpdateRoutes(SubjectKind.PRODUCT, self._registry, database, write, self._lifecycle.release),
             ExchangeEntityRoutes(self._lifecycle, database, write),
             MirrorRoutes(self._mirroring, self._status_requests, database, write),
-            EventRoutes(self._events, self._feed, database, clock),
+            EventRoutes(self._events, self._event_room.feed, database, clock),
             SearchRoutes(self._search, self._identity.location),
-            WebhookRoutes(self._webhooks, self._deliveries, database),
+            WebhookRoutes(self._event_room.webhooks, self._event_room.deliveries, database),
             SignalRoutes(self._signals, database),
             VoteRoutes(self._voting, database, write),
             FederationRoutes(self._identity, self._federation, database, clock),
@@ -422,22 +419,6 @@ class Node:
             self._mirror_telling,
             self._database,
             self._node_requests.accept_once,
-        )
-
-    def _make_deliveries(self, client: PeerClient, audit: AuditLog) -> Deliveries:
-        settings = self._settings.webhooks
-        patience = Patience(round(settings.first_retry_s * 1000), settings.give_up_after_s * 1000)
-        return Deliveries(
-            Surroundings(
-                self._identity.node_id,
-                self._database,
-                self._events,
-                audit,
-                client,
-                self._clock,
-                random.SystemRandom(),
-                patience,
-            )
         )
 
     # What the API shows of the node

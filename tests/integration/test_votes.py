@@ -72,6 +72,8 @@ def test_a_vote_is_proposed_attested_certified_and_checked_by_a_stranger(node: R
     assert node.post(f"{VOTES}/{vote_id}/result", RESULT, scope="admin").status == 200
     assert signal(node) == 0.4
     assert node.post(f"{VOTES}/{vote_id}/certify", scope="admin").status == 200
+    changed = node.get("/api/v1/events?kind=signals.*&limit=1").json()["results"]
+    assert [event["subject"] for event in changed] == [node.node_id]
     assert signal(node) == 0.5
     file = tmp_path / "vote.json"
     file.write_bytes(node.get(f"{VOTES}/{vote_id}/record").body)
