@@ -157,12 +157,13 @@ async def _fill(database: Database, catalogue: Catalogue, rows: int) -> tuple[fl
 def _batches(rows: int) -> Iterator[list[bytes]]:
     random = Random(7)
     for first in range(0, rows, WRITTEN_AT_ONCE):
-        yield [_material(random, number) for number in range(first, min(rows, first + WRITTEN_AT_ONCE))]
+        yield [material(random, number) for number in range(first, min(rows, first + WRITTEN_AT_ONCE))]
 
 
-def _material(random: Random, number: int) -> bytes:
+def material(random: Random, number: int) -> bytes:
+    """A MaterialDNA that lies anywhere in Europe."""
     rare = number % RARE_SHARE == 0
-    place = _anywhere(random)
+    place = anywhere(random)
     return dump_json(
         {
             "@context": CONTEXT,
@@ -199,7 +200,7 @@ async def _cost(search: Search, case: Case, searches: int) -> Cost:
     return Cost(case.title, matches / searches, cpu_s / searches * 1e3, p50_ms, p99_ms)
 
 
-def _anywhere(random: Random, margin_degrees: float = 0.0) -> Location:
+def anywhere(random: Random, margin_degrees: float = 0.0) -> Location:
     """A place in Europe, as likely in one square kilometre as in another."""
     low, high = sin(radians(SOUTH + margin_degrees)), sin(radians(NORTH - margin_degrees))
     lat = degrees(asin(random.uniform(low, high)))
@@ -207,7 +208,7 @@ def _anywhere(random: Random, margin_degrees: float = 0.0) -> Location:
 
 
 def _near(random: Random, margin_degrees: float = 0.0) -> dict[str, float]:
-    place = _anywhere(random, margin_degrees)
+    place = anywhere(random, margin_degrees)
     return {"lat": place.lat, "lon": place.lon}
 
 

@@ -13,6 +13,7 @@ FEATURES: tuple[str, ...] = (
     Feature.LINK,
     Feature.PRODUCTS,
     Feature.MIRROR,
+    Feature.WANTED,
     Feature.KEY_ROTATION,
 )
 NODE_INFO_CAPABILITIES: tuple[str, ...] = ("material-registry", "loopcoin", "loopsignal", "websocket")

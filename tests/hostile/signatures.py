@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable
+from typing import Any
 
 from tests.hostile.stage import LD_JSON, OWN, REFUSED, Row, Stage, copy_of, signed
 from tests.hostile.wire import request
@@ -183,7 +184,45 @@ WORDS = [
         "schema",
         lambda s: signed(s.vienna, MIRROR, _bid_status("vienna.loop", version=0)),
     ),
+    Row(
+        "a demand in another's name",
+        400,
+        "origin_mismatch",
+        lambda s: signed(s.vienna, MIRROR, _demand("berlin.loop")),
+    ),
+    Row(
+        "a demand for a category that nobody has",
+        400,
+        "unknown_category",
+        lambda s: signed(s.vienna, MIRROR, _demand("vienna.loop", category="nothing")),
+    ),
+    Row(
+        "a demand around no place",
+        400,
+        "bad_radius",
+        lambda s: signed(s.vienna, MIRROR, _demand("vienna.loop", radius_km=1)),
+    ),
+    Row(
+        "a demand that names a person",
+        400,
+        "personal_data",
+        lambda s: signed(s.vienna, MIRROR, _demand("vienna.loop", contact="refused@vienna.example")),
+    ),
 ]
+
+
+def _demand(node: str, **fields: Any) -> bytes:
+    wish = {"category": "organic-*", "quantity": 1, "unit": "kg", **fields}
+    return document(
+        "LoopDemand",
+        id=f"WNT-{REFUSED}0",
+        node=node,
+        status="open",
+        version=1,
+        issued_at=utc(),
+        valid_until=utc(3_600),
+        **wish,
+    )
 
 
 def _bid_status(node: str, version: int = 1) -> bytes:
