@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-browser lint typecheck contracts unit sim-health net bench bench-search bench-short sim sim-short sim-ledger lock generate install clean
+.PHONY: help setup run test test-browser lint typecheck contracts unit sim-health net bench bench-search bench-routing bench-short sim sim-short sim-ledger lock generate install clean
 
 help: ## what can be made here
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,9 +57,13 @@ bench: setup ## measure the node beside its bare parts, into docs/performance.md
 bench-search: setup ## searches among 10,000 to 1,000,000 materials, into docs/performance.md (ten minutes)
 	$(BIN)/python -m bench.search --write docs/performance.md
 
+bench-routing: setup ## routes, plans and demand, into docs/performance.md (a minute)
+	$(BIN)/python -m bench.routing --write docs/performance.md
+
 bench-short: setup ## the same, roughly, in half a minute
 	$(BIN)/python -m bench --seconds 1
 	$(BIN)/python -m bench.search --searches 50 --rows 10000
+	$(BIN)/python -m bench.routing --rounds 20
 
 SEEDS ?= 2000
 sim: setup ## the engine in simulated federations: SEEDS seeds of each kind, failing ones are kept (long)
