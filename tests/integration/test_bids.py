@@ -86,9 +86,9 @@ def test_a_node_two_hops_away_bids_and_all_are_told(three: list[RunningNode]) ->
     assert events_of(a, subject, "material", "bid") == [
         "material.registered",
         *["bid.received"] * 3,
+        "material.status",
         "bid.selected",
         *["bid.declined"] * 2,
-        "material.status",
     ]
     assert sorted(events_of(c, subject, "subject", "bid")) == ["bid.told", "subject.heard", "subject.heard"]
     settled(*three)
