@@ -61,9 +61,11 @@ class Catalogue:
             tables.enter_announcement(tx, heard, entry)
 
     async def prepare(self, database: Database, registry: Registry) -> None:
-        """Enter what waits for it: records from before there was an index, and after the node has moved."""
+        """Enter what waits for it: records from before there was an index, or whose clock or place was another."""
+        now_ms = self._clock.now_ms()
         if tables.home(database.points) != self._node.location:
             await database.write(lambda tx: tables.move_home(tx, self._node.location))
+        await database.write(lambda tx: tables.await_entry(tx, now_ms))
         while await database.write(lambda tx: self._enter_waiting(tx, registry)):
             pass
 

@@ -141,6 +141,16 @@ def move_home(tx: Tx, place: Location) -> None:
     tx.execute("INSERT INTO search_home (lat, lon) VALUES (?, ?)", (place.lat, place.lon))
 
 
+def await_entry(tx: Tx, now_ms: int) -> None:
+    """Have records entered again that a clock which ran ahead took for expired."""
+    tx.execute(
+        "INSERT OR IGNORE INTO search_backlog (record_number) SELECT number FROM record r"
+        " WHERE kind IN ('material', 'product') AND state = 'available' AND expires_ms > ?"
+        " AND NOT EXISTS (SELECT 1 FROM search_entry e WHERE e.record_number = r.number)",
+        (now_ms,),
+    )
+
+
 def take_backlog(tx: Tx, at_most: int) -> list[str]:
     """Ids of some of the records that wait for their entry; they wait no longer."""
     rows = tx.execute(

@@ -203,6 +203,16 @@ async def test_records_from_before_the_index_are_entered_when_the_node_starts(no
         assert await node.found() == [material_id(2), material_id(0)]
 
 
+async def test_a_clock_that_ran_ahead_costs_no_record_its_place(node: SearchNode) -> None:
+    await node.material(1, expires="2026-09-22T00:00:00Z")
+    node.clock.set_wall(NOW_MS + 30 * DAY_MS)
+    await node.material(2)
+    node.clock.set_wall(NOW_MS)
+    assert await node.found() == [material_id(2)]
+    await node.catalogue.prepare(node.database, node.registry)
+    assert sorted(await node.found()) == [material_id(1), material_id(2)]
+
+
 async def test_what_states_no_place_moves_with_the_node(node: SearchNode) -> None:
     await node.material(1)
     await node.material(2, location={"lat": MUNICH.lat, "lon": MUNICH.lon})
