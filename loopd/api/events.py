@@ -136,7 +136,7 @@ class EventRoutes:
 
     async def _stream(self, request: Request) -> web.StreamResponse:
         kinds, last_id = _kinds(request), _last_event_id(request)
-        follower = self._feed.follow(request.client, kinds)
+        follower = self._feed.follow(request.client, kinds, operator=request.principal.may("admin"))
         try:
             response = web.StreamResponse(headers={**HEADERS, "X-Request-Id": request.id})
             # Who comes again after the end shall not find the connection that is about to close.

@@ -86,15 +86,16 @@ class EventFeed:
         """Have `watcher` called with each event from now on; it must be quick and not raise."""
         self._watchers.append(watcher)
 
-    def follow(self, client: str, kinds: Collection[EventKind]) -> Follower:
+    def follow(self, client: str, kinds: Collection[EventKind], *, operator: bool = False) -> Follower:
         """Follow the events of these kinds from now on. Whoever follows leaves.
 
         Unavailable (503) `draining`; `too_many_streams` where `client`, or all together, follow as often as may be.
+        What strangers take keeps no operator out.
         """
         if self._closed:
             raise Unavailable("draining", "The node is stopping.", retry_after_s=10)
         crowded = self._by_client[client] >= EVENT_FOLLOWERS_PER_CLIENT_MAX
-        if crowded or len(self._followers) >= EVENT_FOLLOWERS_MAX:
+        if crowded or (not operator and len(self._followers) >= EVENT_FOLLOWERS_MAX):
             raise Unavailable("too_many_streams", "As many streams are open as are kept.", retry_after_s=30)
         follower = Follower(kinds, self.head)
         self._followers[follower] = client

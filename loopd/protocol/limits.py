@@ -245,7 +245,7 @@ EVENTS_KEPT_PER_KIND_MAX = 20_000
 EVENTS_KEPT_MS = 30 * 24 * 3600 * 1000
 # Events forgotten in one transaction: more would keep other writes waiting.
 EVENTS_PRUNED_AT_ONCE = 500
-# Streams of events, in all and of one client address; a further one is answered 503.
+# Streams of events, in all and of one client address; a further one is answered 503, in all not to an operator.
 EVENT_FOLLOWERS_MAX = 256
 EVENT_FOLLOWERS_PER_CLIENT_MAX = 16
 # Events that wait for one stream's client, more than one transaction brings; beyond, the stream ends and says so.

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from loopd.cli.root import COMMANDS
+from loopd.events.rules import EventKind
 from loopd.protocol.documents import check_document
 from loopd.protocol.schemas import ENTITIES
 from loopd.settings import Settings
@@ -79,7 +80,7 @@ def test_every_setting_is_on_its_page_and_every_setting_that_is_spoken_of_exists
     for other, text in TEXT.items():
         spoken_of = set(re.findall(rf"`((?:{sections})\.[a-z_]+)(?: = [^`]*)?`", text))
         spoken_of = {key for key in spoken_of if not key.endswith((".toml", ".py", ".key", ".db", ".lock", ".service"))}
-        assert spoken_of <= keys, other.name
+        assert spoken_of - set(EventKind) <= keys, other.name
 
 
 def test_every_command_is_on_its_page_and_every_command_that_is_spoken_of_exists() -> None:
@@ -100,6 +101,12 @@ def test_every_event_that_the_guide_explains_is_one_that_the_code_logs() -> None
     levels = {"debug", "info", "warning", "error"}
     assert events - levels
     assert events - levels <= logged
+
+
+def test_every_kind_of_event_is_explained_and_every_one_that_is_explained_exists() -> None:
+    table = OPERATING.partition("| kind | subject | data |")[2].partition("\n\n")[0]
+    explained = [kind for row in table.splitlines()[2:] for kind in re.findall(r"`([a-z.]+)`", row.split("|")[1])]
+    assert sorted(explained) == sorted(EventKind)
 
 
 def test_the_example_that_withdraws_a_batch_names_the_one_of_the_other_example() -> None:

@@ -196,15 +196,22 @@ async def test_the_place_of_a_client_that_left_is_soon_free(api: EventsApi, monk
     assert not api.feed.followers
 
 
-@pytest.mark.parametrize("bound", ["EVENT_FOLLOWERS_PER_CLIENT_MAX", "EVENT_FOLLOWERS_MAX"])
+@pytest.mark.parametrize(
+    ("bound", "operators_too"), [("EVENT_FOLLOWERS_PER_CLIENT_MAX", True), ("EVENT_FOLLOWERS_MAX", False)]
+)
 async def test_streams_are_bounded_for_each_client_and_in_all(
-    api: EventsApi, bound: str, monkeypatch: pytest.MonkeyPatch
+    api: EventsApi, bound: str, operators_too: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(f"loopd.events.feed.{bound}", 1)
+    operator = await api.token("admin")
     async with api.stream() as stream:
         await stream.begun()
-        status, body = await api.get("/api/v1/stream")
-        assert (status, body["error"]["details"]["reason"]) == (503, "too_many_streams")
+        for headers in [{}, operator] if operators_too else [{}]:
+            status, body = await api.get("/api/v1/stream", headers)
+            assert (status, body["error"]["details"]["reason"]) == (503, "too_many_streams")
+        if not operators_too:
+            async with api.stream(headers=operator) as another:
+                await another.begun()
 
 
 async def test_when_the_node_stops_every_stream_ends_with_a_word(api: EventsApi) -> None:
