@@ -266,3 +266,26 @@ def _heard(stage: Stage) -> dict[str, Any]:
 
 def _database(stage: Stage) -> bytes:
     return b"".join(path.read_bytes() for path in stage.node.root.glob("loopd.db*"))
+
+
+@pytest.mark.parametrize("path", ["/api/v1/federate/offer", "/api/v1/federate/mirror"])
+def test_junk_for_any_door_of_nodes_leads_to_a_ban_that_the_operator_lifts(path: str, stage: Stage) -> None:
+    berlin = stage.berlin
+    # Beside the stage, which forgives after each refusal.
+    replies = [stage.wire.exchange(signed(berlin, path, b"{%d" % number)) for number in range(30)]
+    assert (replies[0].status, replies[-1].status, replies[-1].reason) == (400, 403, "banned")
+    listed = stage.node.peer(berlin.node_id)
+    assert listed is not None
+    assert listed["conduct"] == "banned"
+    assert stage.node.admin("POST", f"/peers/{berlin.node_id}/resume").status == 200
+    assert stage.send(signed(berlin, path, b"{31")).status == 400
+
+
+def test_a_signature_that_does_not_hold_counts_against_nobody(stage: Stage) -> None:
+    forged = stage.berlin.with_other_key()
+    for number in range(30):
+        reply = stage.wire.exchange(signed(forged, "/api/v1/federate/offer", b'{"number": %d}' % number))
+        assert (reply.status, reply.reason) == (401, "bad_signature")
+    listed = stage.node.peer(forged.node_id)
+    assert listed is not None
+    assert listed["conduct"] == "clear"
