@@ -114,10 +114,15 @@ JSON_VALUES = st.recursive(
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.dictionaries(st.sampled_from(KEYS[SubjectKind.PRODUCT]) | st.text(max_size=8), JSON_VALUES, max_size=4))
 def test_no_request_makes_the_reading_fail(body: dict[str, Any]) -> None:
+    text = json.dumps(body).encode()
     try:
-        read_query(SubjectKind.PRODUCT, read_json(json.dumps(body).encode()), MUNICH)
+        value = read_json(text)
+    except Invalid:
+        return
+    try:
+        read_query(SubjectKind.PRODUCT, value, MUNICH)
     except Invalid as refusal:
-        assert "errors" in refusal.details or refusal.reason in ("lone_surrogate", "nul_character")  # noqa: PT017
+        assert "errors" in refusal.details  # noqa: PT017
 
 
 @settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
