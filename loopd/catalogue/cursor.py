@@ -45,13 +45,13 @@ def write_cursor(cursor: Cursor, search: bytes) -> str:
 
 def read_cursor(text: str, search: bytes) -> Cursor:
     """The cursor as it was written for the same search; Invalid (400) `bad_cursor` for anything else."""
-    if len(text) != CURSOR_CHARACTERS:
-        raise _bad_cursor()
     try:
-        # A letter outside the alphabet would be skipped: then the text is not what was written.
         given = urlsafe_b64decode(text.encode("ascii"))
     except (Error, ValueError):
         raise _bad_cursor() from None
+    # Decoding passes over what is no letter of the alphabet: then the text is not the one that was written.
+    if len(given) != _FORM.size + _CHECK_BYTES or urlsafe_b64encode(given).decode() != text:
+        raise _bad_cursor()
     packed, check = given[: _FORM.size], given[_FORM.size :]
     if check != _check(packed, search):
         raise _bad_cursor()

@@ -152,11 +152,19 @@ def test_a_cursor_comes_back_as_it_was() -> None:
 
 @given(st.integers(0, CURSOR_CHARACTERS - 1), st.characters(min_codepoint=33, max_codepoint=0x24F))
 def test_no_character_of_a_cursor_can_be_changed(place: int, character: str) -> None:
-    text = write_cursor(Cursor(17, 25, 0, Position(1.5, 5)), SEARCH)
+    text = write_cursor(Cursor(17, 25, 0, Position(0.1, 63 << 6)), SEARCH)
     changed = text[:place] + character + text[place + 1 :]
     if changed != text:
         with pytest.raises(Invalid, match="cursor"):
             read_cursor(changed, SEARCH)
+
+
+def test_a_cursor_is_written_in_one_way_only() -> None:
+    number = next(n for n in range(1000) if {"-", "_"} & set(write_cursor(Cursor(n, 0, 0, Position(0.0, 1)), SEARCH)))
+    text = write_cursor(Cursor(number, 0, 0, Position(0.0, 1)), SEARCH)
+    for other in (text.replace("-", "+").replace("_", "/"), f"{text[:8]} {text[8:]}", f"{text}\n", f"{text}===="):
+        with pytest.raises(Invalid, match="cursor"):
+            read_cursor(other, SEARCH)
 
 
 @pytest.mark.parametrize("text", ["", "AAAA", "A" * 64, "=" * 64, "Ä" * 64, "A" * 63, "A" * 65, "A" * 100_000])
