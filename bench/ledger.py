@@ -1,0 +1,138 @@
+"""`python -m bench.ledger`: payments a second with group commit as the books grow, and how long a check takes.
+
+The books are filled to each size in large transactions; then single payments are written as the API writes them, many
+callers at once, each answered after its commit.
+"""
+
+import asyncio
+import itertools
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from loopd.audit.service import AuditLog
+from loopd.clock import SystemClock
+from loopd.database import Database, DatabaseSettings, Tx
+from loopd.events.service import EventLog
+from loopd.ledger import checks
+from loopd.ledger.authority import Authority
+from loopd.ledger.issuance import Issuance, Issue
+from loopd.ledger.orders import Order, own_id
+from loopd.ledger.service import Ledger
+from loopd.ledger.settings import LedgerSettings
+from loopd.protocol.contexts import context_url
+
+NODE = "munich.loop"
+ACCOUNTS = tuple(f"user:holder-{number}@{NODE}" for number in range(200))
+CALLERS = 64
+FILLED_AT_ONCE = 500
+
+
+class Home:
+    """The node as the ledger knows it."""
+
+    node_id = NODE
+    context_url = context_url("local-loop-io.github.io")
+
+
+class Books:
+    """A ledger with holders who pay each other in turn."""
+
+    def __init__(self, database: Database, clock: SystemClock) -> None:
+        self._database = database
+        self._clock = clock
+        audit, events = AuditLog(clock), EventLog(clock)
+        self._ledger = Ledger(Home(), LedgerSettings(currency_code="LC-MUC"), audit, clock, events)
+        self._numbers: Iterator[int] = itertools.count()
+
+    async def open(self) -> None:
+        """Accounts with money on them."""
+        await self._database.write(self._ledger.begin)
+        issuance = Issuance(self._ledger)
+
+        def unit(tx: Tx) -> None:
+            for number, account in enumerate(ACCOUNTS):
+                self._ledger.open_account(tx, account, None)
+                issuance.issue(tx, Issue(own_id("issue", number), account, 10_000_000, 10_000_000))
+
+        await self._database.write(unit)
+
+    async def entries(self) -> int:
+        """How many entries there are."""
+        row = await self._database.one("SELECT count(*) AS count FROM ledger_entry")
+        return 0 if row is None else int(row["count"])
+
+    async def fill(self, entries: int) -> None:
+        """Payments until there are so many entries."""
+
+        def unit(tx: Tx) -> None:
+            for _ in range(FILLED_AT_ONCE):
+                self._pay(tx)
+
+        while await self.entries() < entries:
+            await self._database.write(unit)
+
+    async def payments(self, seconds: float) -> tuple[float, float]:
+        """Single payments, each a write of its own, so many callers at once: how many a second, and µs of CPU each."""
+        ends_s, done = time.monotonic() + seconds, 0
+
+        async def caller() -> None:
+            nonlocal done
+            while time.monotonic() < ends_s:
+                await self._database.write(self._pay)
+                done += 1
+
+        started_s, cpu_s = time.monotonic(), time.process_time()
+        await asyncio.gather(*(caller() for _ in range(CALLERS)))
+        return done / (time.monotonic() - started_s), (time.process_time() - cpu_s) / done * 1e6
+
+    def check_s(self) -> float:
+        """How long all invariants take."""
+        started_s = time.monotonic()
+        if not all(finding.holds for finding in checks.check(self._database.points)):
+            raise RuntimeError("the books are broken")
+        return time.monotonic() - started_s
+
+    def _pay(self, tx: Tx) -> None:
+        number = next(self._numbers)
+        payer, payee = ACCOUNTS[number % len(ACCOUNTS)], ACCOUNTS[(number * 7 + 1) % len(ACCOUNTS)]
+        if payer == payee:
+            return
+        transfer_id = own_id("pay", number)
+        order = Order(
+            transfer_id, payer, payee, 1, "LC-MUC", self._clock.now_ms(), None, None, transfer_id.encode(), b"{}"
+        )
+        self._ledger.submit(tx, [order], Authority(account=payer))
+
+
+async def measure(directory: Path, sizes: Sequence[int], seconds: float) -> None:
+    """A line for each size."""
+    clock = SystemClock()
+    async with await Database.create(directory / "books.db", DatabaseSettings(), clock) as database:
+        books = Books(database, clock)
+        await books.open()
+        for size in sizes:
+            await books.fill(size)
+            per_s, cpu_us = await books.payments(seconds)
+            check_s = books.check_s()
+            click.echo(
+                f"{size:>10,} entries: {per_s:,.0f} payments/s, {cpu_us:,.0f} µs of CPU each, check {check_s:.1f} s"
+            )
+
+
+@click.command()
+@click.option("--seconds", default=3.0, show_default=True, help="How long payments are counted at each size.")
+@click.option("--sizes", default="10000,100000,1000000", show_default=True, help="Entries in the books, rising.")
+@click.option("--directory", type=click.Path(path_type=Path, file_okay=False), default=Path("build"), show_default=True)
+def main(seconds: float, sizes: str, directory: Path) -> None:
+    """Measure the ledger as its books grow."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bench-ledger-", dir=directory) as root:
+        asyncio.run(measure(Path(root), [int(size) for size in sizes.split(",")], seconds))
+
+
+if __name__ == "__main__":
+    main()
