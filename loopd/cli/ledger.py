@@ -101,8 +101,11 @@ def export(directory: NodeDirectory, file: Path | None) -> None:
             for line in journal(source, node_id):
                 click.echo(line)
             return
-        with file.open("x", encoding="utf-8") as target:
-            target.writelines(f"{line}\n" for line in journal(source, node_id))
+        try:
+            with file.open("x", encoding="utf-8") as target:
+                target.writelines(f"{line}\n" for line in journal(source, node_id))
+        except OSError as error:
+            raise Failure(f"{file} could not be written: {error.strerror}") from None
     click.echo(str(file))
 
 
