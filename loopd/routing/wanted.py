@@ -20,7 +20,7 @@ from loopd.protocol.subjects import HeardSubject
 from loopd.protocol.vocabulary import Feature
 from loopd.registry.tables import Record
 from loopd.routing import demand_tables as tables
-from loopd.routing.demands import Demand, DemandState, Wish, read_end, read_wanted_by, read_wish
+from loopd.routing.demands import CATEGORY_KEYS, Demand, DemandState, Wish, read_end, read_wanted_by, read_wish
 from loopd.routing.matching import Matching
 from loopd.routing.ports import Events, HomeNode, Outbox, Peers
 from loopd.routing.rules import lies_within
@@ -85,7 +85,11 @@ class Wanted:
             tx,
             EventKind.WANTED_CREATED,
             demand.demand_id,
-            {"category": demand.pattern, "quantity": demand.quantity.value, "unit": demand.quantity.unit},
+            {
+                CATEGORY_KEYS[demand.kind]: demand.pattern,
+                "quantity": demand.quantity.value,
+                "unit": demand.quantity.unit,
+            },
         )
         self._matching.wanted(tx, demand)
         self._tell_all(tx)

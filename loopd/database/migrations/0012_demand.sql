@@ -83,6 +83,11 @@ CREATE TRIGGER demand_told_again AFTER UPDATE OF flood_entry ON outbox_cursor WH
     DELETE FROM demand_cursor WHERE node_id = new.node_id;
 END;
 
+-- A node that is removed looks for nothing here any more.
+CREATE TRIGGER demand_of_removed AFTER DELETE ON node BEGIN
+    DELETE FROM demand WHERE node = old.node_id AND own = 0;
+END;
+
 -- Which supply fits which demand, and whether it can still be had. One of the two is always this city's.
 CREATE TABLE demand_match (
     demand INTEGER NOT NULL REFERENCES demand (number) ON DELETE CASCADE,
