@@ -23,6 +23,8 @@ class Play:
     token: str = ""
     registered_at_ms: int = 0
     first_bid: Facts = field(default_factory=dict)
+    # The ids of what belongs to the deal with another city, by what they are.
+    deal: dict[str, str] = field(default_factory=dict)
 
     @property
     def munich(self) -> Node:

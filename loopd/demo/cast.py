@@ -75,6 +75,7 @@ VOTE_RESULT: Final = {
     "attestation": "Result of the municipal vote",
 }
 NEXT_MATERIAL_ID: Final = "MAT-DE-MUC-2025-FOOD-B847F4"
+TRANSFER_ID: Final = "TRANSFER-B847F4"
 
 
 def spent_grain(now_ms: int, material_id: str = MATERIAL_ID) -> dict[str, Any]:
@@ -93,6 +94,21 @@ def spent_grain(now_ms: int, material_id: str = MATERIAL_ID) -> dict[str, Any]:
         "available_from": format_timestamp(now_ms),
         "expires": format_timestamp(now_ms + _AVAILABLE_FOR_MS),
         "metadata": {"source": "brewing", "notes": "Spent grain, still warm."},
+    }
+
+
+def handover(now_ms: int, match_id: str) -> dict[str, Any]:
+    """The Transfer of the next batch to the city that bought it."""
+    return {
+        "@context": context_url(),
+        "@type": "Transfer",
+        "schema_version": "0.2.0",
+        "id": TRANSFER_ID,
+        "material_id": NEXT_MATERIAL_ID,
+        "match_id": match_id,
+        "status": "scheduled",
+        "handoff_at": format_timestamp(now_ms),
+        "route": {"from_city": MUNICH.name, "to_city": VIENNA.name, "mode": "rail"},
     }
 
 

@@ -1,10 +1,14 @@
-"""The flow of §12.1, and a vote after it: the acts in order, each giving what it saw. The nodes decide and compute."""
+"""The flow of §12.1, a vote after it, and a sale to another city. The nodes decide and compute.
+
+Each act gives what it saw.
+"""
 
 from typing import Final, Protocol
 
 from loopd.demo.act import Act, Facts, Play
 from loopd.demo.acts.announcing import INNER_RING, MIDDLE_RING, OUTER_RING, REGISTER
 from loopd.demo.acts.bidding import BID, RANK, SELECT, TELL
+from loopd.demo.acts.dealing import DELIVER, SELL
 from loopd.demo.acts.meeting import HANDSHAKE, START
 from loopd.demo.acts.voting import VOTE
 from loopd.demo.client import Client
@@ -22,6 +26,8 @@ ACTS: Final[tuple[Act, ...]] = (
     SELECT,
     TELL,
     VOTE,
+    SELL,
+    DELIVER,
 )
 
 
