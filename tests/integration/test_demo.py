@@ -112,8 +112,27 @@ def test_the_flow_of_the_specification_comes_out(tmp_path: Path) -> None:
     assert (vote["results"]["status"], vote["signals"]) == ("passed", [Decimal("0.4"), Decimal("0.5")])
     costs = [(bid["from"], bid["breakdown"]["export"], bid["loop_cost"]) for bid in vote["bids"]]
     assert costs == [("vienna.loop", 24, 104), ("vienna.loop", 30, 110)]
+    check_deal(steps["sell"], steps["deliver"])
     assert not any(is_there(node["pid"]) for node in steps["start"]["nodes"])
     assert list(tmp_path.iterdir()) == []
+
+
+def check_deal(sale: dict[str, Any], delivery: dict[str, Any]) -> None:
+    """Vienna holds each part of the deal as Munich does, from the selection to the delivery."""
+    assert (sale["selected"], sale["loop_cost"]) == ("vienna.loop", 110)
+    for parts in (sale["parts"], delivery["under_way"], delivery["delivered"]):
+        assert all(part["munich.loop"] == part["vienna.loop"] for part in parts)
+    statuses = [
+        {part["entity"]: part["vienna.loop"]["status"] for part in parts}
+        for parts in (sale["parts"], delivery["under_way"], delivery["delivered"])
+    ]
+    sold = {"offer": "reserved", "match": "accepted"}
+    assert statuses == [
+        {**sold, "transaction": "pending"},
+        {**sold, "transaction": "in_transit", "transfer": "in_transit"},
+        {"offer": "withdrawn", "match": "accepted", "transaction": "delivered", "transfer": "completed"},
+    ]
+    assert delivery["material"]["current_city"] == "Vienna"
 
 
 def check_rings(rings: list[dict[str, Any]]) -> None:

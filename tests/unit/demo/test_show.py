@@ -10,6 +10,7 @@ import pytest
 from loopd.demo.act import Act
 from loopd.demo.acts.announcing import INNER_RING, MIDDLE_RING
 from loopd.demo.acts.bidding import RANK, SELECT
+from loopd.demo.acts.dealing import DELIVER, SELL
 from loopd.demo.failure import DemoFailed
 from loopd.demo.show import Show
 
@@ -144,3 +145,43 @@ def open_like_a_file() -> io.StringIO:
             return 1
 
     return File()
+
+
+def test_both_sides_of_a_deal_stand_beside_each_other() -> None:
+    standing = {"status": "pending", "version": 1}
+    facts = {
+        "seller": "munich.loop",
+        "buyer": "vienna.loop",
+        "request": "POST munich.loop/api/v1/material/X/select",
+        "answer": 200,
+        "selected": "vienna.loop",
+        "loop_cost": Decimal(110),
+        "parts": [{"entity": "transaction", "id": "TXN-1", "munich.loop": standing, "vienna.loop": standing}],
+    }
+    _, _, chosen, columns, row, *_ = shown(io.StringIO(), SELL, facts)
+    assert chosen == "selected: vienna.loop, LoopCost 110.00"
+    assert columns == "part of the deal id at munich.loop at vienna.loop"
+    assert row == "transaction TXN-1 pending (version 1) pending (version 1)"
+
+
+def test_a_delivery_is_shown_before_and_after_it_arrives() -> None:
+    def parts(status: str) -> list[dict[str, Any]]:
+        standing = {"status": status, "version": 2}
+        return [{"entity": "transfer", "id": "TRANSFER-1", "munich.loop": standing, "vienna.loop": standing}]
+
+    facts = {
+        "seller": "munich.loop",
+        "buyer": "vienna.loop",
+        "requests": [{"request": "POST munich.loop/api/v1/transfer", "answer": 201}],
+        "command": "loopd mirror ask vienna munich.loop transfer TRANSFER-1 completed",
+        "under_way": parts("in_transit"),
+        "delivered": parts("completed"),
+        "material": {"id": "X", "current_city": "Vienna"},
+    }
+    lines = shown(io.StringIO(), DELIVER, facts)
+    before, command, after = (
+        next(number for number, line in enumerate(lines) if word in line)
+        for word in ("in_transit (version 2)", "$ loopd mirror ask", "completed (version 2)")
+    )
+    assert before < command < after
+    assert lines[-1].endswith("they are now in Vienna.")
