@@ -1,0 +1,126 @@
+"""`loopd supply`, `match`, `transfer`, `transaction`: what this city offers, whom it goes to, and where it is."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import click
+
+from loopd.cli.admin_client import call
+from loopd.cli.options import directory_argument, json_option, limit_option, read_file
+from loopd.cli.output import print_fields, print_json, print_table
+from loopd.directory import NodeDirectory
+from loopd.protocol.lifecycle import MirroredEntity
+
+
+@dataclass(frozen=True, slots=True)
+class _Noun:
+    """One of the four: its command, what its document is called, and the columns of its list beside the usual ones."""
+
+    command: str
+    entity: MirroredEntity
+    document: str
+    columns: tuple[str, ...]
+
+    @property
+    def path(self) -> str:
+        return f"/api/v1/{self.entity.value}"
+
+    @property
+    def statuses(self) -> tuple[str, ...]:
+        return tuple(self.entity.lifecycle.successors)
+
+
+_SUPPLY = _Noun("supply", MirroredEntity.OFFER, "Offer", ("quantity", "to_city", "available_until"))
+_MATCH = _Noun("match", MirroredEntity.MATCH, "Match", ("offer_id", "to_city", "to_node", "valid_until"))
+_TRANSFER = _Noun("transfer", MirroredEntity.TRANSFER, "Transfer", ("match_id", "handoff_at", "received_at", "part_id"))
+_TRANSACTION = _Noun(
+    "transaction", MirroredEntity.TRANSACTION, "MaterialTransaction", ("match_id", "buyer", "loop_cost")
+)
+
+
+def _group(noun: _Noun, summary: str) -> click.Group:
+    """The commands of one of the four."""
+    group = click.Group(noun.command, help=f"{summary} The daemon must be running.")
+
+    @group.command(help=f"Make the {noun.document} in FILE, or from standard input with -. Prints its id and status.")
+    @directory_argument
+    @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+    @json_option
+    def create(directory: NodeDirectory, file: Path, as_json: bool) -> None:
+        answer = call(directory, "POST", noun.path, document=read_file(file))
+        _print_state(answer, as_json)
+
+    @group.command(name="list", help="List them, newest first.")
+    @directory_argument
+    @click.option("--status", type=click.Choice(noun.statuses), help="Only those that have this status.")
+    @limit_option
+    @json_option
+    def list_entries(directory: NodeDirectory, status: str | None, limit: int, as_json: bool) -> None:
+        query = {"limit": limit, **({} if status is None else {"status": status})}
+        answer = call(directory, "GET", f"{noun.path}?{urlencode(query)}")
+        if as_json:
+            print_json(answer)
+            return
+        columns = ("id", "subject", "status", "version", *(name.replace("_", " ") for name in noun.columns))
+        rows = [_row(entry, noun) for entry in answer["results"]]
+        print_table(columns, rows, f"There is no {noun.command} here.")
+
+    @group.command(help="Show one with its whole history.")
+    @directory_argument
+    @click.argument("entry_id", metavar="ID")
+    @json_option
+    def show(directory: NodeDirectory, entry_id: str, as_json: bool) -> None:
+        answer = call(directory, "GET", f"{_path_of(noun, entry_id)}/history")
+        if as_json:
+            print_json(answer)
+            return
+        columns = ("version", "status", "reason", "changed_by", "changed_at")
+        rows = [[change.get(name) for name in columns] for change in answer["results"]]
+        print_table([name.replace("_", " ") for name in columns], rows, "")
+
+    @group.command(help=f"Move one to another status: {', '.join(noun.statuses)}.")
+    @directory_argument
+    @click.argument("entry_id", metavar="ID")
+    @click.argument("status", type=click.Choice(noun.statuses), metavar="STATUS")
+    @click.option("--reason", help="Why; it is kept with the new version.")
+    @json_option
+    def status(directory: NodeDirectory, entry_id: str, status: str, reason: str | None, as_json: bool) -> None:
+        body = {"status": status, **({} if reason is None else {"reason": reason})}
+        _print_state(call(directory, "POST", f"{_path_of(noun, entry_id)}/status", body), as_json)
+
+    return group
+
+
+def _path_of(noun: _Noun, entry_id: str) -> str:
+    return f"{noun.path}/{quote(entry_id, safe='')}"
+
+
+def _print_state(answer: Any, as_json: bool) -> None:
+    if as_json:
+        print_json(answer)
+        return
+    shown = {"id": answer.get("id") or answer.get("transaction_id")}
+    print_fields({**shown, **{name: answer.get(name) for name in ("status", "version", "updated_at")}})
+
+
+def _row(entry: Any, noun: _Noun) -> list[Any]:
+    sale = entry.get("transaction") or {}
+    stated = {**sale, "loop_cost": (sale.get("offer") or {}).get("loop_cost"), **entry}
+    subject = next((stated[name] for name in _SUBJECT_KEYS if stated.get(name)), None)
+    identifier = entry.get("transaction_id") or entry.get("id")
+    return [identifier, subject, entry["status"], entry["version"], *(_cell(stated.get(name)) for name in noun.columns)]
+
+
+_SUBJECT_KEYS = ("material_id", "product_id", "material", "product")
+
+
+def _cell(value: Any) -> Any:
+    return f"{value.get('value')} {value.get('unit')}" if isinstance(value, dict) else value
+
+
+supply = _group(_SUPPLY, "Offers of this city: how much of what is to be had, until when.")
+match = _group(_MATCH, "Matches: an offer and whom it goes to. An active one reserves what is offered.")
+transfer = _group(_TRANSFER, "Transfers: goods on their way.")
+transaction = _group(_TRANSACTION, "Transactions: what was sold, and where it stands.")

@@ -1,0 +1,73 @@
+"""`loopd supply`, `match`, `transfer` and `transaction`: what they ask the daemon, and what they print."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+from click.testing import Result
+
+from loopd.directory import NodeDirectory
+from tests.fake_daemon import FakeDaemon
+
+Run = Callable[..., Result]
+SALE = {
+    "transaction_id": "TXN-2026-09-21-001",
+    "status": "pending",
+    "version": 1,
+    "updated_at": "2026-09-21T14:13:20Z",
+    "match_id": "MATCH-00000",
+    "transaction": {
+        "material": "MAT-DE-MUC-2026-FOOD-B847F3",
+        "buyer": "vienna.loop",
+        "offer": {"base_price": 60, "loop_cost": 104},
+    },
+}
+OFFER = {
+    "id": "OFFER-00000",
+    "material_id": "MAT-DE-MUC-2026-FOOD-B847F3",
+    "status": "open",
+    "version": 1,
+    "quantity": {"value": 200, "unit": "kg"},
+    "to_city": "Vienna",
+    "available_until": "2026-10-21T14:13:20Z",
+}
+
+
+def test_lists_show_what_matters(run: Run, node: NodeDirectory, daemon: FakeDaemon) -> None:
+    daemon.answers["GET /api/v1/offer"] = (200, {"results": [OFFER], "next": None})
+    result = run("supply", "list", node.root)
+    assert result.exit_code == 0, result.stderr
+    shown = "OFFER-00000\tMAT-DE-MUC-2026-FOOD-B847F3\topen\t1\t200 kg\tVienna\t2026-10-21T14:13:20Z"
+    assert shown in result.stdout
+    daemon.answers["GET /api/v1/transaction"] = (200, {"results": [SALE], "next": None})
+    result = run("transaction", "list", node.root, "--limit", "5", "--status", "pending")
+    shown = "TXN-2026-09-21-001\tMAT-DE-MUC-2026-FOOD-B847F3\tpending\t1\tMATCH-00000\tvienna.loop\t104"
+    assert shown in result.stdout
+    assert daemon.requests[-1] == ("GET", "/api/v1/transaction?limit=5&status=pending", None)
+
+
+@pytest.mark.parametrize("noun", ["supply", "match", "transfer", "transaction"])
+def test_one_is_made_moved_and_shown(run: Run, node: NodeDirectory, daemon: FakeDaemon, noun: str) -> None:
+    entity = "offer" if noun == "supply" else noun
+    daemon.answers[f"POST /api/v1/{entity}"] = (201, {**OFFER, "id": "X-0000001"})
+    document = node.root / "document.json"
+    document.write_text('{"@type": "Whatever"}')
+    result = run(noun, "create", node.root, document)
+    assert (result.exit_code, "X-0000001" in result.stdout) == (0, True), result.stderr
+    status = {"supply": "withdrawn", "match": "accepted"}.get(noun, "cancelled")
+    daemon.answers[f"POST /api/v1/{entity}/X-0000001/status"] = (200, {**OFFER, "status": status, "version": 2})
+    result = run(noun, "status", node.root, "X-0000001", status, "--reason", "no truck", "--json")
+    assert json.loads(result.stdout)["status"] == status
+    assert daemon.requests[-1] == (
+        "POST",
+        f"/api/v1/{entity}/X-0000001/status",
+        {"status": status, "reason": "no truck"},
+    )
+    change = {"version": 1, "status": "open", "reason": None, "changed_by": "munich.loop", "changed_at": "2026"}
+    daemon.answers[f"GET /api/v1/{entity}/X-0000001/history"] = (200, {"results": [change]})
+    assert "munich.loop" in run(noun, "show", node.root, "X-0000001").stdout
+
+
+def test_an_unknown_status_is_misuse(run: Run, node: NodeDirectory, daemon: FakeDaemon) -> None:
+    result = run("match", "status", node.root, "X-0000001", "sold")
+    assert (result.exit_code, daemon.requests) == (2, [])
