@@ -18,9 +18,9 @@ from loopd.database.database import Database
 from loopd.database.rows import RowSource
 from loopd.exchange.ports import HomeNode, NodeDirectory, SignalReadings
 from loopd.exchange.rules import invalid, signal_category
-from loopd.protocol.errors import Invalid
+from loopd.protocol.errors import Invalid, Unavailable
 from loopd.protocol.geo import Location, between_km
-from loopd.protocol.limits import SEARCH_COSTED_MAX
+from loopd.protocol.limits import SEARCH_COSTED_MAX, SEARCH_TIMEOUT_S
 from loopd.protocol.money import amount_json
 from loopd.protocol.subjects import SubjectState
 from loopd.protocol.timestamps import format_timestamp
@@ -64,8 +64,16 @@ class Search:
         """The first page, or the one that begins at a cursor.
 
         Invalid (400): `unknown_destination`, `signals_unknown`, `location_unknown` where no LoopCost to the
-        destination can be reckoned; `too_many_matches` where it would have to be for too many.
+        destination can be reckoned; `too_many_matches` where it would have to be for too many. Unavailable (503)
+        `overloaded` where the search takes too long.
         """
+        try:
+            async with asyncio.timeout(SEARCH_TIMEOUT_S):
+                return await self._page(query, cursor)
+        except TimeoutError:
+            raise Unavailable("overloaded", "The search takes too long: narrow it, or try again.") from None
+
+    async def _page(self, query: SearchQuery, cursor: Cursor | None) -> SearchPage:
         way = self._way(query, self._database.points)
         selection = Selection(query, self._clock.now_ms(), None if cursor is None else cursor.snapshot)
         async with self._database.snapshot() as reader:

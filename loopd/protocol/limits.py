@@ -285,6 +285,8 @@ SEARCH_RADIUS_MAX_KM = 20_016
 # Text to search for, and the words in it; beyond: 400.
 SEARCH_TEXT_MAX_CHARACTERS = 200
 SEARCH_WORDS_MAX = 16
+# How long one search may read, for others wait for its connection. Beyond: 503 `overloaded`.
+SEARCH_TIMEOUT_S = 10.0
 # Matches whose LoopCost one search reckons, each exactly. Beyond: 400 `too_many_matches`.
 SEARCH_COSTED_MAX = 100_000
 # What other cities announced that is kept to be found. Beyond, the city with the most makes room.

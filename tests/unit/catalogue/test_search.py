@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from loopd.protocol.errors import Invalid
+from loopd.protocol.errors import Invalid, Unavailable
 from loopd.protocol.geo import Location, between_km
 from loopd.protocol.quantity import Quantity
 from loopd.protocol.subjects import SubjectState
@@ -267,3 +267,31 @@ async def test_a_destination_that_no_cost_is_known_to_is_refused(
     with pytest.raises(Invalid) as refused:
         await node.search(destination=node_id)
     assert (refused.value.reason, refused.value.details["errors"][0]["pointer"]) == (reason, "/destination")
+
+
+async def test_a_search_that_takes_too_long_is_given_up(node: SearchNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    await node.material(1)
+    with monkeypatch.context() as patched:
+        patched.setattr("loopd.catalogue.search.SEARCH_TIMEOUT_S", 0.0)
+        with pytest.raises(Unavailable) as refused:
+            await node.search(radius_km=10)
+    assert refused.value.reason == "overloaded"
+    assert await node.found(radius_km=10) == ids(1)
+
+
+async def test_no_more_costs_are_reckoned_than_are_bounded(node: SearchNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        await node.material(number, **metadata(asking_price=number))
+    monkeypatch.setattr("loopd.catalogue.search.SEARCH_COSTED_MAX", 2)
+    assert (await node.search(max_loop_cost=0))["total"] == 1
+    with pytest.raises(Invalid) as refused:
+        await node.search(max_loop_cost=2)
+    assert refused.value.reason == "too_many_matches"
+
+
+async def test_a_page_of_large_documents_ends_early(node: SearchNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        await node.material(number, padding="x" * 1_000)
+    monkeypatch.setattr("loopd.catalogue.matches.LIST_MAX_BYTES", 2_000)
+    sizes = [len(page["results"]) async for page in node.pages()]
+    assert sizes == [2, 2, 1]
