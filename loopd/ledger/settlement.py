@@ -37,8 +37,8 @@ class Settlements:
 
     def hold(self, tx: Tx, transaction: Transaction) -> str | None:
         """Hold what the buyer will pay. None where that stands, else the reason: `no_ledger`, `other_node`,
-        `same_account`, `reserved_account`, `unknown_account`, `insufficient_funds`, `already_posted`,
-        `already_voided`.
+        `same_account`, `reserved_account`, `unknown_account`, `bad_breakdown` (an export penalty above the
+        price), `insufficient_funds`, `already_posted`, `already_voided`.
         """
         if not transaction.names_accounts:
             return None
@@ -52,6 +52,8 @@ class Settlements:
         if fault is not None:
             return fault.reason
         cost = transaction.cost
+        if cost.export_minor > cost.base_minor:
+            return "bad_breakdown"
         distribution = distribute(cost.base_minor, cost.export_minor, cost.import_minor, cost.distance_minor)
         payer = self._ledger.charge_account(tx, self._ledger.require(tx, payer_id))
         if not payer.can_pay(distribution.total_minor):

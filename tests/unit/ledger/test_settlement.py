@@ -9,6 +9,7 @@ from loopd.ledger import checks
 from loopd.ledger.accounts import Fund, fund_id
 from loopd.ledger.movements import Phase
 from loopd.protocol.errors import Refusal
+from loopd.protocol.loopcost import LoopCost
 from tests.ledger_api import ADMIN, ledger_api
 from tests.ledger_support import ANNA, BONUS, BREWERY, FUND, MARIA, NODE, RESERVE, LedgerNode, lc, ledger_node
 
@@ -168,6 +169,7 @@ async def test_the_settlement_names_no_account(tmp_path: Path) -> None:
         ({"buyer_account": FUND}, "reserved_account"),
         ({"seller_account": RESERVE}, "unknown_account"),
         ({"buyer_account": ANNA}, "insufficient_funds"),
+        ({"cost": LoopCost(lc(10), lc(20), 0, 0)}, "bad_breakdown"),
     ],
 )
 async def test_what_cannot_be_held_is_refused_and_holds_nothing(
