@@ -9,6 +9,11 @@ from loopd.protocol.errors import Unavailable
 # "LOOP" in ASCII, in the file's header: a database of another program is never touched.
 APPLICATION_ID = 0x4C4F4F50
 
+# The file's header, as sqlite.org/fileformat.html has it.
+_MAGIC = b"SQLite format 3\0"
+_HEADER_BYTES = 100
+_APPLICATION_ID_AT = 68
+
 _CACHE_KIB = 16 * 1024
 _WAL_KEPT_BYTES = 64 * 1024 * 1024
 
@@ -74,19 +79,22 @@ def connect(
 
 
 def check_ours(path: Path) -> None:
-    """UnusableDatabase unless the file is there and was made by loopd. Changes and creates nothing."""
+    """UnusableDatabase unless the file is there and was made by loopd. Changes and creates nothing.
+
+    Only the header is looked at, and not by SQLite: a crash may leave the file in the middle of a checkpoint, which
+    together with its log is whole, but damaged to whoever reads it alone. This process must have no connection to the
+    file: to close a file ends all the locks that the process has on it.
+    """
     if not path.is_file():
         raise UnusableDatabase(f"there is no database at {path}")
     try:
-        # Immutable: without this even reading makes companion files.
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
-        try:
-            application_id = connection.execute("PRAGMA application_id").fetchone()[0]
-        finally:
-            connection.close()
-    except sqlite3.DatabaseError as error:
-        raise UnusableDatabase(f"{path} cannot be read as a database: {error}") from error
-    if application_id != APPLICATION_ID:
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+    except OSError as error:
+        raise UnusableDatabase(f"{path} cannot be read: {error.strerror}") from error
+    if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
+        raise UnusableDatabase(f"{path} cannot be read as a database: it does not begin like one")
+    if int.from_bytes(header[_APPLICATION_ID_AT : _APPLICATION_ID_AT + 4]) != APPLICATION_ID:
         raise UnusableDatabase(f"{path} is not a database of loopd")
 
 

@@ -189,6 +189,36 @@ def test_a_file_that_is_no_database_is_refused(path: Path, content: bytes) -> No
     assert path.read_bytes() == content
 
 
+def kill_in_the_middle_of_a_checkpoint(path: Path) -> None:
+    """Let 200 rows be in the log, and the file hold its new first page, which knows of pages that it lacks."""
+    log = path.with_name(f"{path.name}-wal")
+    writing = sqlite3.connect(path, isolation_level=None)
+    writing.execute("PRAGMA wal_autocheckpoint = 0")
+    before = path.read_bytes()
+    writing.execute("CREATE TABLE grown (content BLOB)")
+    writing.executemany("INSERT INTO grown VALUES (?)", [(bytes(4096),)] * 200)
+    kept_log = log.read_bytes()
+    writing.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    page_bytes = writing.execute("PRAGMA page_size").fetchone()[0]
+    first_page = path.read_bytes()[:page_bytes]
+    writing.close()
+    path.write_bytes(first_page + before[page_bytes:])
+    log.write_bytes(kept_log)
+
+
+async def test_a_file_that_was_left_in_the_middle_of_a_checkpoint_is_opened(database: Database, path: Path) -> None:
+    await database.close()
+    kill_in_the_middle_of_a_checkpoint(path)
+    alone = sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)
+    with pytest.raises(sqlite3.DatabaseError, match="malformed"):
+        alone.execute("PRAGMA application_id")
+    alone.close()
+    async with await Database.open(path, DatabaseSettings(), ManualClock()) as opened:
+        row = await opened.one("SELECT count(*) AS rows FROM grown")
+        assert row is not None
+        assert row["rows"] == 200
+
+
 def test_a_missing_file_is_not_made_anew(path: Path) -> None:
     with pytest.raises(UnusableDatabase, match="there is no database"):
         open_database(path)
