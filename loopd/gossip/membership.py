@@ -193,16 +193,24 @@ class Membership:
                 if asked is not None and asked.asked == peer and asked.linked:
                     self._ack(frame.number, asked, frame.incarnation, now_ms)
             case PingRequest():
+                self._speaks_of(peer, frame.target)
                 self._questions.run_errand(peer, frame, now_ms)
             case Nack():
                 self._nack(peer, frame.number)
             case Suspect():
+                self._speaks_of(peer, frame.node_id)
                 self._hearsay.suspected_by(peer, frame, now_ms)
             case Alive():
                 self._hearsay.alive(peer, frame, now_ms)
             case _:
                 pass
         return self._take_effects(now_ms)
+
+    def _speaks_of(self, peer: str, target: str) -> None:
+        """The peer watches that node too, so it can be asked about it, whatever its registry said when it was read."""
+        watched = self._circle.peers.get(peer)
+        if watched is not None and target in self._circle.peers and target != peer:
+            watched.acquaintances |= {target}
 
     def next_timer_ms(self) -> int:
         """When `tick` is due."""

@@ -545,3 +545,33 @@ def test_one_frame_gives_no_more_than_a_few(said: list[tuple[str, Frame, int]]) 
     for peer, frame, passed_ms in said:
         assert len(world.receive(peer, frame)) <= 1 + len(HELPERS)
         world.run(passed_ms)
+
+
+@pytest.mark.parametrize("spoken", [Suspect(TARGET, 0), PingRequest(9, TARGET)])
+def test_who_speaks_of_a_peer_can_be_asked_about_it(spoken: Frame) -> None:
+    world = World(helpers=("first.loop",))
+    world.member.acquainted("first.loop", [])
+    settled(world)
+    world.receive("first.loop", spoken)
+    world.answering.discard(TARGET)
+    world.until(Belief.SUSPECTED)
+    assert world.sent(PingRequest, "first.loop")
+
+
+def test_who_asks_for_patience_is_probed_after_it() -> None:
+    world = World(helpers=(), linked=False)
+    (question,) = [effect for _, effect in world.run(10) if isinstance(effect, AskNodeInfo)]
+    (observed,) = world.member.answered(TARGET, question.number, world.now_ms, 60_000)
+    assert isinstance(observed, Observed)
+    assert observed.event.next_attempt_in_ms is not None
+    assert observed.event.next_attempt_in_ms >= 60_000 + WAN.interval_ms * 0.9
+    assert world.member.status(TARGET).next_probe_ms == world.now_ms + observed.event.next_attempt_in_ms
+
+
+def test_an_answer_over_a_link_tells_how_long_it_took() -> None:
+    world = settled(World())
+    answers = [effect for _, effect in world.done if isinstance(effect, Observed) and effect.peer == TARGET]
+    assert {answer.link_round_trip_ms for answer in answers} == {20}
+    by_card = settled(World(linked=False))
+    answers = [effect for _, effect in by_card.done if isinstance(effect, Observed) and effect.peer == TARGET]
+    assert {answer.link_round_trip_ms for answer in answers} == {None}
