@@ -5,7 +5,7 @@ import os
 import platform
 import sqlite3
 import ssl
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,19 +50,30 @@ def as_markdown(circumstances: Setting, results: Sequence[Result]) -> str:
     """The circumstances, then the table with its columns aligned."""
     head = ("what", "per second", "CPU µs each", "p50 ms", "p99 ms", "of its bare parts")
     rows = [head, *(_cells(result) for result in results)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    rule = ("-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:-1]), "-" * widths[-1])
-    lines = [
+    lines = aligned(rows, left=(0, len(head) - 1))
+    return "\n".join([told(circumstances), "", *lines])
+
+
+def told(circumstances: Setting) -> str:
+    """The circumstances in one line."""
+    return (
         f"Measured on {circumstances.date} with `{circumstances.command}`: {circumstances.machine}, "
-        f"{circumstances.system}; {circumstances.software}; databases on {circumstances.filesystem}.",
-        "",
-    ]
-    for row in (head, rule, *rows[1:]):
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)]
-        cells.append(row[-1].ljust(widths[-1]))
+        f"{circumstances.system}; {circumstances.software}; databases on {circumstances.filesystem}."
+    )
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
+    """The lines of a table in Markdown, its head first; all columns but the `left` ones are flush right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    rule = ["-" * width if column in left else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
+    lines = []
+    for row in (rows[0], rule, *rows[1:]):
+        cells = [
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return lines
 
 
 def write_into(document: Path, text: str, mark: str = MARK) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from bench.report import Setting, setting, write_into
+from bench.report import Setting, aligned, setting, told, write_into
 from loopd.audit.service import AuditLog
 from loopd.catalogue.query import read_query
 from loopd.catalogue.search import Search
@@ -218,31 +218,23 @@ def _radius_km(share: float) -> float:
     return sqrt(share * area / pi)
 
 
-def as_markdown(circumstances: Setting, tables_measured: Sequence[Table]) -> str:
+def as_markdown(circumstances: Setting, measured: Sequence[Table]) -> str:
     """The circumstances, then the searches, the tables side by side."""
-    columns = [
-        column for table in tables_measured for column in (f"{table.rows:,}: match", "CPU ms", "p50 ms", "p99 ms")
-    ]
-    head = ["what", *columns]
-    rows = [head, ["---", *("---:" for _ in columns)]]
-    for position, cost in enumerate(tables_measured[0].costs):
-        cells = [cost.title]
-        for table in tables_measured:
-            found = table.costs[position]
-            cells += [
-                f"{found.matches:,.0f}",
-                *(f"{figure:.1f}" for figure in (found.cpu_ms, found.p50_ms, found.p99_ms)),
-            ]
-        rows.append(cells)
-    written = ["registering: the record's SQL, µs"], ["registering: the index beside it, µs"]
-    for line, figure in zip(written, ("record_us", "index_us"), strict=True):
-        for table in tables_measured:
-            line.extend(["", f"{getattr(table, figure):.0f}", "", ""])
-    said = (
-        f"Measured on {circumstances.date} with `{circumstances.command}`: {circumstances.machine}, "
-        f"{circumstances.system}; {circumstances.software}; databases on {circumstances.filesystem}."
-    )
-    return "\n".join([said, "", *(f"| {' | '.join(row)} |" for row in [*rows, *written])])
+    head = ["among"]
+    registering = [["registering: the record's SQL, µs"], ["registering: the index beside it, µs"]]
+    for table in measured:
+        head += [f"{table.rows:,}: found", "CPU ms", "p50 ms", "p99 ms"]
+        for line, spent_us in zip(registering, (table.record_us, table.index_us), strict=True):
+            line += ["", f"{spent_us:.0f}", "", ""]
+    rows = []
+    for position, case in enumerate(measured[0].costs):
+        row = [case.title]
+        for table in measured:
+            cost = table.costs[position]
+            row.append(f"{cost.matches:,.0f}")
+            row += [f"{figure:.1f}" for figure in (cost.cpu_ms, cost.p50_ms, cost.p99_ms)]
+        rows.append(row)
+    return "\n".join([told(circumstances), "", *aligned([head, *rows, *registering], left=(0,))])
 
 
 @click.command()
