@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,10 +40,12 @@ REQUEST_TIMEOUT_S = 30.0
 POLL_S = 0.03
 
 _numbers = count(1)
+_ports_given: set[int] = set()
+_port_lock = threading.Lock()
 
 
 def free_port() -> int:
-    """A port that nobody listens on.
+    """A port that nobody listens on, and that this process was not given before.
 
     Below the range from which the kernel takes ports for outgoing connections: a node that is down for a while finds
     its own free again.
@@ -54,7 +57,10 @@ def free_port() -> int:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return port
+        with _port_lock:
+            if port not in _ports_given:
+                _ports_given.add(port)
+                return port
 
 
 def eventually(look: Callable[[], T | None], what: str, within_s: float = 30.0) -> T:
