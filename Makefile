@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-browser lint typecheck contracts unit sim-health net bench bench-search bench-routing bench-short sim sim-short sim-ledger lock generate install clean
+.PHONY: help setup run test test-browser lint typecheck contracts unit sim-health net bench bench-search bench-routing bench-ledger bench-short sim sim-short sim-ledger lock generate install clean
 
 help: ## what can be made here
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,6 +59,9 @@ bench-search: setup ## searches among 10,000 to 1,000,000 materials, into docs/p
 
 bench-routing: setup ## routes, plans and demand, into docs/performance.md (a minute)
 	$(BIN)/python -m bench.routing --write docs/performance.md
+
+bench-ledger: setup ## payments as the books grow to a million entries, into docs/performance.md (ten minutes)
+	$(BIN)/python -m bench.ledger --write docs/performance.md
 
 bench-short: setup ## the same, roughly, in half a minute
 	$(BIN)/python -m bench --seconds 1

@@ -9,10 +9,13 @@ import itertools
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from bench.ledger_api import measure_api
+from bench.report import Setting, setting, write_into
 from loopd.audit.service import AuditLog
 from loopd.clock import SystemClock
 from loopd.database import Database, DatabaseSettings, Tx
@@ -28,6 +31,8 @@ from loopd.protocol.contexts import context_url
 NODE = "munich.loop"
 ACCOUNTS = tuple(f"user:holder-{number}@{NODE}" for number in range(200))
 CALLERS = 64
+CONNECTIONS = 32
+MARK = "bench-ledger"
 FILLED_AT_ONCE = 500
 
 
@@ -108,30 +113,60 @@ class Books:
         self._ledger.submit(tx, [order], Authority(account=payer))
 
 
-async def measure(directory: Path, sizes: Sequence[int], seconds: float) -> None:
-    """A line for each size."""
-    clock = SystemClock()
+@dataclass(frozen=True)
+class Figures:
+    """A line of the table."""
+
+    what: str
+    per_s: float
+    cpu_us: float
+    check_s: float | None
+
+
+async def measure(directory: Path, sizes: Sequence[int], seconds: float) -> list[Figures]:
+    """A line for each size of the books, and one for payments through the API."""
+    clock, found = SystemClock(), []
     async with await Database.create(directory / "books.db", DatabaseSettings(), clock) as database:
         books = Books(database, clock)
         await books.open()
         for size in sizes:
             await books.fill(size)
             per_s, cpu_us = await books.payments(seconds)
-            check_s = books.check_s()
-            click.echo(
-                f"{size:>10,} entries: {per_s:,.0f} payments/s, {cpu_us:,.0f} µs of CPU each, check {check_s:.1f} s"
-            )
+            found.append(Figures(f"payments written, {size:,} entries in the books", per_s, cpu_us, books.check_s()))
+    sample = await measure_api(directory, seconds, CONNECTIONS)
+    per_s = sample.operations / sample.elapsed_s
+    found.append(Figures("payments over the API", per_s, sample.cpu_s / sample.operations * 1e6, None))
+    return found
+
+
+def as_markdown(circumstances: Setting, measured: Sequence[Figures]) -> str:
+    """The table with what it was measured on."""
+    said = (
+        f"Measured on {circumstances.date} with `{circumstances.command}`: {circumstances.machine}, "
+        f"{circumstances.system}; {circumstances.software}."
+    )
+    rows = ["| what | per second | CPU µs each | check of all invariants, s |", "| --- | ---: | ---: | ---: |"]
+    for each in measured:
+        check = "" if each.check_s is None else f"{each.check_s:.1f}"
+        rows.append(f"| {each.what} | {each.per_s:,.0f} | {each.cpu_us:,.0f} | {check} |")
+    return "\n".join([said, "", *rows])
 
 
 @click.command()
 @click.option("--seconds", default=3.0, show_default=True, help="How long payments are counted at each size.")
 @click.option("--sizes", default="10000,100000,1000000", show_default=True, help="Entries in the books, rising.")
 @click.option("--directory", type=click.Path(path_type=Path, file_okay=False), default=Path("build"), show_default=True)
-def main(seconds: float, sizes: str, directory: Path) -> None:
+@click.option("--write", type=click.Path(path_type=Path, exists=True), help="Also write the table into this document.")
+def main(seconds: float, sizes: str, directory: Path, write: Path | None) -> None:
     """Measure the ledger as its books grow."""
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-ledger-", dir=directory) as root:
-        asyncio.run(measure(Path(root), [int(size) for size in sizes.split(",")], seconds))
+        measured = asyncio.run(measure(Path(root), [int(size) for size in sizes.split(",")], seconds))
+        circumstances = setting(f"python -m bench.ledger --seconds {seconds:g} --sizes {sizes}", Path(root))
+    table = as_markdown(circumstances, measured)
+    click.echo(table)
+    if write is not None:
+        write_into(write, table, MARK)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ the same books come of it whenever they are written.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
+from math import inf
 
 from loopd.ledger.dates import add_months, day_of, start_of
 
@@ -91,17 +92,28 @@ class TermsHistory:
         A moment is a boundary if the version in force at that moment says so.
         """
         found = []
-        for index, version in enumerate(self._versions):
-            begins_ms = from_ms if index == 0 else max(from_ms, version.valid_from_ms)
-            ends_ms = until_ms
-            if index + 1 < len(self._versions):
-                ends_ms = min(until_ms, self._versions[index + 1].valid_from_ms - 1)
-            found += _boundaries(version.terms, issue_day, begins_ms, ends_ms)
+        for terms, begins_ms, ends_ms in self._spans(from_ms):
+            number = _first_number(terms, issue_day, begins_ms)
+            while (at_ms := terms.boundary(issue_day, number)) <= min(ends_ms, until_ms):
+                found.append(Boundary(at_ms, terms))
+                number += 1
         return found
 
     def next_boundary(self, issue_day: int, after_ms: int) -> int:
-        """The first boundary later than a moment, by the newest terms."""
-        return self.newest.boundary(issue_day, _first_number(self.newest, issue_day, after_ms + 1))
+        """The first boundary later than a moment, by the terms as far as they are known."""
+        for terms, begins_ms, ends_ms in self._spans(after_ms + 1):
+            at_ms = terms.boundary(issue_day, _first_number(terms, issue_day, begins_ms))
+            if at_ms <= ends_ms:
+                return at_ms
+        raise RuntimeError("the newest terms have no end")
+
+    def _spans(self, from_ms: int) -> Iterator[tuple[Terms, int, float]]:
+        """The terms from a moment on, each with its first and its last millisecond; the newest have no last."""
+        ends = [*(start - 1 for start in self._starts[1:]), inf]
+        for index, ends_ms in enumerate(ends):
+            if from_ms <= ends_ms:
+                begins_ms = from_ms if index == 0 else max(from_ms, self._starts[index])
+                yield self._versions[index].terms, begins_ms, ends_ms
 
 
 def _first_number(terms: Terms, issue_day: int, from_ms: int) -> int:
@@ -112,14 +124,3 @@ def _first_number(terms: Terms, issue_day: int, from_ms: int) -> int:
     while terms.boundary(issue_day, number) < from_ms:
         number += 1
     return number
-
-
-def _boundaries(terms: Terms, issue_day: int, from_ms: int, until_ms: int) -> list[Boundary]:
-    found: list[Boundary] = []
-    if from_ms > until_ms:
-        return found
-    number = _first_number(terms, issue_day, from_ms)
-    while (at_ms := terms.boundary(issue_day, number)) <= until_ms:
-        found.append(Boundary(at_ms, terms))
-        number += 1
-    return found

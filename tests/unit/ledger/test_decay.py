@@ -163,6 +163,17 @@ async def test_other_terms_hold_from_the_restart_on(tmp_path: Path) -> None:
         assert len(tables.terms_versions(node.database.points)) == 2
 
 
+async def test_a_late_run_after_other_terms_began_follows_the_terms_of_each_moment(tmp_path: Path) -> None:
+    """Held coins come back, and what is left of them loses its value, both before the terms changed."""
+    async with ledger_node(tmp_path, expiry_months=1, decay_rate=Decimal("0.1")) as node:
+        await node.issue(MARIA, 100)
+        await node.hold(MARIA, ANNA, 100, days=40)
+        node.clock.advance(100 * DAY_MS)
+        await node.restart(expiry_months=6, decay_rate=Decimal("0.2"))
+        await node.charge()
+        assert (node.balance(MARIA), node.available(MARIA)) == (8_100, 8_100)
+
+
 async def test_the_currency_stays(tmp_path: Path) -> None:
     async with ledger_node(tmp_path) as node:
         for changes in ({"currency_code": "LC-BER"}, {"backed_by": "CHF"}):
