@@ -112,8 +112,8 @@ async def play(directory: Path, deeds: list[tuple[Any, ...]]) -> None:
         assert all(state != "queued" for _, state, _ in made_requests(vienna))
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(DEEDS, max_size=40))
+@settings(max_examples=20, deadline=None)
+@given(st.lists(DEEDS, min_size=20, max_size=50))
 def test_both_sides_end_in_the_same_state(deeds: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         asyncio.run(play(Path(directory), deeds))
