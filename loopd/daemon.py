@@ -76,7 +76,7 @@ from loopd.exchange.ports import NodeAnswer
 from loopd.exchange.selection import Policy
 from loopd.exchange.service import Exchange
 from loopd.exchange.timer import ExchangeTimer
-from loopd.exchange.views import MIRROR_PATH, STATUS_TYPE
+from loopd.exchange.views import MIRROR_PATH, STATUS_TYPE, WITHDRAWAL_TYPE
 from loopd.federation import nodes, own_key
 from loopd.federation.heard import HeardHook, HeardSubjects
 from loopd.federation.own_key import OwnKey
@@ -409,6 +409,7 @@ class Node:
     def _federate_mirror_routes(self) -> FederateMirrorRoutes:
         takers: dict[str, Taker] = {
             STATUS_TYPE: self._exchange.receive_status,
+            WITHDRAWAL_TYPE: self._exchange.receive_withdrawal,
             UPDATE_TYPE: self._mirroring.receive,
             REQUEST_TYPE: self._status_requests.receive,
             SIGNALS_TYPE: self._signals.remember,

@@ -11,7 +11,7 @@ from loopd.api.requests import Request
 from loopd.api.routes import LIMIT, Body, Route, Scope, Success
 from loopd.database import Database, Tx
 from loopd.exchange.service import BidWish, Exchange
-from loopd.protocol.errors import Conflict, Invalid
+from loopd.protocol.errors import Conflict, Invalid, NotFound
 from loopd.protocol.ids import is_material_id, is_product_id
 from loopd.protocol.json_text import read_json
 from loopd.protocol.limits import BID_MAX_VALIDITY_S
@@ -114,6 +114,8 @@ _SELECT_REFUSALS: Final = (
     "quantity_above_available",
     "funds_refused",
 )
+# Fits the database's integers.
+_OFFER_NUMBER_MAX_DIGITS: Final = 18
 _BID_CONFLICTS: Final = ("not_available", "origin_unknown", "signals_unknown", "location_unknown")
 
 
@@ -140,6 +142,9 @@ class BidRoutes:
 
         async def select(request: Request) -> Answer:
             return await self._select(kind, request)
+
+        async def withdraw(request: Request) -> Answer:
+            return await self._withdraw_here(kind, request)
 
         return [
             Route(
@@ -192,6 +197,16 @@ class BidRoutes:
                 successes={200: Success(description="The ranking with what was selected.", schema=_LISTING)},
                 refusals={400: ("schema",), 404: (unknown, "unknown_offer"), 409: _SELECT_REFUSALS},
             ),
+            Route(
+                method="POST",
+                path=f"{path}/offers/{{offer}}/withdraw",
+                handler=withdraw,
+                noun="Offers",
+                summary=f"Take back an offer for a {kind.value} that was made here",
+                access=Scope.OFFER_WRITE,
+                successes={200: Success(description="The offers that are left.", schema=_LISTING)},
+                refusals={404: (unknown, "unknown_offer"), 409: ("offer_not_live",)},
+            ),
         ]
 
     def _admin_routes(self) -> list[Route]:
@@ -220,13 +235,26 @@ class BidRoutes:
                 admin=True,
             ),
             Route(
+                method="POST",
+                path="/admin/v1/offers/{offer}/withdraw",
+                handler=self._withdraw_there,
+                noun="Offers",
+                summary="Take back an offer of this node in another city",
+                description="Until its owner has decided. The owner's node is told; what it decided before it hears of "
+                "that stands.",
+                access=Scope.OFFER_WRITE,
+                successes={200: Success(description="The offer as it stands.", schema=_OFFER)},
+                refusals={404: ("unknown_offer",), 409: ("offer_not_live",)},
+                admin=True,
+            ),
+            Route(
                 method="GET",
                 path="/admin/v1/offers",
                 handler=self._made,
                 noun="Offers",
                 summary="List this node's offers in other cities, newest first",
                 description="`status`: queued, accepted or refused by the owner's node, selected, declined, replaced, "
-                "expired.",
+                "withdrawn, expired.",
                 access=Scope.OFFER_WRITE,
                 query=(LIMIT,),
                 successes={200: Success(description="The newest of them.", schema=bids)},
@@ -259,6 +287,18 @@ class BidRoutes:
                 raise
             await self._refresh_signals(refusal.details["node"])
         return await self._write(request, unit)
+
+    async def _withdraw_here(self, kind: SubjectKind, request: Request) -> Answer:
+        subject_id, number = request.parameters["id"], _named_offer(request)
+
+        def unit(tx: Tx) -> Answer:
+            return json_answer(self._exchange.withdraw_here(tx, kind, subject_id, number))
+
+        return await self._write(request, unit)
+
+    async def _withdraw_there(self, request: Request) -> Answer:
+        number = _named_offer(request)
+        return await self._write(request, lambda tx: json_answer(self._exchange.withdraw_there(tx, number)))
 
     async def _made(self, request: Request) -> Answer:
         return json_answer({"results": await self._exchange.made_bids(self._database, request.limit)})
@@ -315,11 +355,18 @@ def _subject(value: Mapping[str, Any]) -> tuple[str, SubjectKind]:
     raise _violation(f"/{named[0]}", "pattern", "The id is neither a material's nor a product's.")
 
 
+def _named_offer(request: Request) -> int:
+    text = request.parameters["offer"]
+    if not (text.isascii() and text.isdigit() and len(text) <= _OFFER_NUMBER_MAX_DIGITS):
+        raise NotFound("unknown_offer", "An offer is named by its `id`, a whole number.")
+    return int(text)
+
+
 def _offer_number(stated: int | str | None) -> int | None:
     if stated is None:
         return None
     text = str(stated)
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+    if not (text.isascii() and text.isdigit() and len(text) <= _OFFER_NUMBER_MAX_DIGITS):
         raise _violation("/offer", "type", "An offer is named by its `id`, a whole number.")
     return int(text)
 

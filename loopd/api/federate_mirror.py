@@ -56,7 +56,8 @@ class FederateMirrorRoutes:
             handler=self.receive,
             noun="Federation",
             summary="Tell what the sender alone decides, or ask for it",
-            description="For nodes that name `mirror` in their handshake. A BidStatus tells what became of a bid. A "
+            description="For nodes that name `mirror` in their handshake. A BidStatus tells what became of a bid, a "
+            "BidWithdrawal that its bidder takes it back. A "
             "MirrorUpdate is one version of an Offer, Match, Transfer or transaction, told by the seller's node to the "
             "other side; a version that is not newer changes nothing and is answered 202 as well, and one before which "
             "others are missing has them fetched. A StatusRequest asks the seller's node for a status. A "

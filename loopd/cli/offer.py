@@ -19,7 +19,7 @@ _COST_PARTS = ("base", "export", "import", "distance")
 
 @click.group()
 def offer() -> None:
-    """Offers for materials: make, list, select. The daemon must be running."""
+    """Offers for materials: make, list, select, withdraw. The daemon must be running."""
 
 
 @offer.command()
@@ -73,6 +73,23 @@ def select(directory: NodeDirectory, material_id: str, offer_id: str | None, as_
     """Select OFFER-ID for MATERIAL-ID; without it, the one with the lowest LoopCost. The bidders are told."""
     body = {} if offer_id is None else {"offer": offer_id}
     _show(call(directory, "POST", f"{_subject_path(material_id)}/select", body), as_json)
+
+
+@offer.command()
+@directory_argument
+@click.argument("offer_id", metavar="OFFER-ID")
+@click.option("--material", "material_id", metavar="MATERIAL-ID", help="The material of this node that it is for.")
+@json_option
+def withdraw(directory: NodeDirectory, offer_id: str, material_id: str | None, as_json: bool) -> None:
+    """Take back OFFER-ID: an offer of this node in another city, or, with --material, one that was made here."""
+    path = "/admin/v1" if material_id is None else _subject_path(material_id)
+    answer = call(directory, "POST", f"{path}/offers/{quote(offer_id, safe='')}/withdraw")
+    if material_id is not None:
+        _show(answer, as_json)
+    elif as_json:
+        print_json(answer)
+    else:
+        print_fields({"offer": answer.get("id"), "status": answer.get("status")})
 
 
 def _subject_path(subject_id: str) -> str:

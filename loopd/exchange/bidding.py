@@ -27,13 +27,14 @@ from loopd.exchange.rules import (
     signal_category,
 )
 from loopd.exchange.tables import MadeBid
-from loopd.exchange.views import made_bid_json, material_offer
+from loopd.exchange.views import MIRROR_PATH, bid_withdrawal, made_bid_json, material_offer
 from loopd.protocol.documents import Document
 from loopd.protocol.errors import Conflict, Invalid, NotFound, Refusal
-from loopd.protocol.json_text import dump_json
+from loopd.protocol.json_text import JSON, dump_json
 from loopd.protocol.nodes import KnownNode, Standing
 from loopd.protocol.quantity import Quantity
 from loopd.protocol.subjects import HeardSubject, SubjectKind
+from loopd.protocol.vocabulary import Feature
 
 OFFER_PATH = "/api/v1/federate/offer"
 _REFERENCE = "bid:"
@@ -106,6 +107,27 @@ class Bidding:
         rows = await database.all(tables.MADE_BIDS, (limit,))
         now_ms = self._clock.now_ms()
         return [made_bid_json(tables.made_bid_of(row), self._node.node_id, now_ms) for row in rows]
+
+    def withdraw(self, tx: Tx, number: int) -> dict[str, Any]:
+        """Take a bid back that nobody has decided on, and queue that for its owner's node, if that understands it.
+
+        What the owner decided before it hears of that stands. NotFound (404) `unknown_offer`; Conflict (409)
+        `offer_not_live`.
+        """
+        bid, now_ms = tables.find_made_bid(tx, number), self._clock.now_ms()
+        if bid is None:
+            raise NotFound("unknown_offer", "No such offer was made by this node.")
+        if not MADE_BID.allows(bid.state.value, MadeBidState.WITHDRAWN.value) or bid.valid_until_ms <= now_ms:
+            raise Conflict("offer_not_live", "The offer was replaced, has ended, or was decided on before.")
+        tables.update_made_bid(tx, number, MadeBidState.WITHDRAWN, None, bid.version, now_ms)
+        owner = self._directory.find(tx, bid.owner)
+        if owner is not None and (not owner.features or Feature.MIRROR in owner.features):
+            body = dump_json(bid_withdrawal(bid, self._node.node_id, self._node.context_url, now_ms))
+            self._outbox.enqueue(tx, bid.owner, MIRROR_PATH, body, bid.valid_until_ms, f"bid-withdrawal:{number}")
+        told: dict[str, JSON] = {"event": "bid_withdrawn", "offer": bid.offer_id, "owner": bid.owner}
+        self._audit.append(tx, AuditKind.NODE_INTERACTION, bid.subject_id, told)
+        withdrawn = replace(bid, state=MadeBidState.WITHDRAWN, reason=None, changed_at_ms=now_ms)
+        return made_bid_json(withdrawn, self._node.node_id, now_ms)
 
     def request_answered(self, tx: Tx, reference: str, status: int, reason: str) -> None:
         """How the owner's node answered a queued bid: 2xx accepted, 0 not delivered in time, else refused."""

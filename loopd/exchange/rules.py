@@ -36,10 +36,11 @@ MADE_BID: Final = Lifecycle(
     "Bid made",
     ("queued",),
     {
-        "queued": ("accepted", "refused", "replaced", "expired", *_OWNERS_WORD),
-        "accepted": ("replaced", "expired", *_OWNERS_WORD),
+        "queued": ("accepted", "refused", "replaced", "withdrawn", "expired", *_OWNERS_WORD),
+        "accepted": ("replaced", "withdrawn", "expired", *_OWNERS_WORD),
         "refused": _OWNERS_WORD,
         "replaced": _OWNERS_WORD,
+        "withdrawn": _OWNERS_WORD,
         "expired": _OWNERS_WORD,
         "selected": ("declined",),
         "declined": ("selected",),
@@ -65,6 +66,7 @@ class MadeBidState(StrEnum):
     ACCEPTED = "accepted"
     REFUSED = "refused"
     REPLACED = "replaced"
+    WITHDRAWN = "withdrawn"
     EXPIRED = "expired"
     SELECTED = "selected"
     DECLINED = "declined"

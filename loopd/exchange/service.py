@@ -38,8 +38,9 @@ from loopd.exchange.selection import BY_HAND, Policy, Selecting, not_available, 
 from loopd.exchange.tables import NewBid
 from loopd.exchange.views import bid_json
 from loopd.protocol.documents import Document
-from loopd.protocol.errors import Invalid, Unavailable
+from loopd.protocol.errors import Conflict, Invalid, NotFound, Unavailable
 from loopd.protocol.ids import SUBJECT_ID_MAX_CHARACTERS
+from loopd.protocol.json_text import JSON
 from loopd.protocol.limits import LIVE_BIDS_PER_SUBJECT_MAX
 from loopd.protocol.money import amount_json
 from loopd.protocol.quantity import Quantity
@@ -198,6 +199,49 @@ class Exchange:
     def select(self, tx: Tx, kind: SubjectKind, subject_id: str, number: int | None = None) -> dict[str, Any]:
         """Select a bid; see `Selecting.select`."""
         return self.selecting.select(tx, kind, subject_id, number)
+
+    def withdraw_here(self, tx: Tx, kind: SubjectKind, subject_id: str, number: int) -> dict[str, Any]:
+        """Take back a bid that a business of this city, or the node itself, made here; gives the listing then.
+
+        NotFound (404) `unknown_material`, `unknown_product`, `unknown_offer`; Conflict (409) `offer_not_live`.
+        """
+        record = require(self._records, tx, kind, subject_id)
+        bid = tables.find_bid(tx, number)
+        if bid is None or not bid.local or bid.subject_id != record.subject.subject_id:
+            raise NotFound("unknown_offer", "No such offer was made here for this.")
+        if bid.state is not BidState.LIVE or bid.has_expired(self._clock.now_ms()):
+            raise Conflict("offer_not_live", "The offer was replaced, has ended, or was decided on before.")
+        self._withdraw(tx, bid)
+        return self.listing(tx, kind, subject_id)
+
+    def withdraw_there(self, tx: Tx, number: int) -> dict[str, Any]:
+        """Take back a bid of this node at another city; see `Bidding.withdraw`."""
+        return self._bidding.withdraw(tx, number)
+
+    def receive_withdrawal(self, tx: Tx, caller_node_id: str, document: Document) -> int:
+        """Take the BidWithdrawal of a bidder's node; gives the bid's number.
+
+        A bid that is not live any more stays as it is. Invalid (400) `origin_mismatch`; NotFound (404) `unknown_offer`;
+        Conflict (409) `terminal` where the owner has decided: the bidder is told, or was.
+        """
+        value = document.value
+        if value["from"] != caller_node_id:
+            message = "A bid is taken back by the node that made it."
+            raise Invalid("origin_mismatch", message, {"from": value["from"], "signer": caller_node_id})
+        found = tables.find_bid_by_offer(tx, caller_node_id, value["offer"])
+        if found is None or value.get(found[0].kind.value) != found[0].subject_id:
+            raise NotFound("unknown_offer", "No such offer was made to this node.")
+        bid = found[0]
+        if bid.state in (BidState.SELECTED, BidState.DECLINED):
+            raise Conflict("terminal", f"The offer is {bid.state.value}.", {"status": bid.state.value})
+        if bid.state is BidState.LIVE:
+            self._withdraw(tx, bid)
+        return bid.number
+
+    def _withdraw(self, tx: Tx, bid: Bid) -> None:
+        tables.set_bid_state(tx, bid.number, BidState.WITHDRAWN)
+        told: dict[str, JSON] = {"event": "bid_withdrawn", "bid": bid.number, "bidder": bid.bidder}
+        self._audit.append(tx, AuditKind.NODE_INTERACTION, bid.subject_id, told)
 
     async def made_bids(self, database: Database, limit: int) -> list[dict[str, Any]]:
         """The newest bids of this node at other cities, with what is known of their fate."""

@@ -102,9 +102,10 @@ def set_bid_state(tx: Tx, number: int, state: BidState) -> None:
 
 
 def forget_replaced(tx: Tx, subject_id: str, bidder: str) -> None:
-    """Keep only the last of a bidder's replaced and expired bids on a subject."""
+    """Keep only the last of a bidder's bids on a subject that came to nothing."""
     tx.execute(
-        """DELETE FROM bid WHERE subject = ? AND bidder = ? AND state IN ('replaced', 'expired') AND selection IS NULL
+        """DELETE FROM bid WHERE subject = ? AND bidder = ? AND state IN ('replaced', 'withdrawn', 'expired')
+        AND selection IS NULL
         AND number NOT IN (SELECT number FROM bid WHERE subject = ? AND bidder = ? ORDER BY number DESC LIMIT ?)""",
         (subject_id, bidder, subject_id, bidder, REPLACED_BIDS_KEPT),
     )

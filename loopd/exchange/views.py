@@ -13,6 +13,9 @@ from loopd.protocol.timestamps import format_timestamp
 
 OFFER_TYPE: Final = "MaterialOffer"
 STATUS_TYPE: Final = "BidStatus"
+WITHDRAWAL_TYPE: Final = "BidWithdrawal"
+# The MaterialOffer was the first, and nothing follows a withdrawal.
+WITHDRAWN_VERSION: Final = 2
 SCHEMA_VERSION: Final = "0.2.0"
 # Where a node is told what others alone decide.
 MIRROR_PATH: Final = "/api/v1/federate/mirror"
@@ -60,6 +63,20 @@ def bid_status(
         "version": version,
         "updated_at": format_timestamp(updated_at_ms),
         "reason": reason,
+    }
+
+
+def bid_withdrawal(bid: MadeBid, bidder: str, context_url: str, withdrawn_at_ms: int) -> dict[str, Any]:
+    """What the owner's node is told of a bid that its bidder takes back."""
+    return {
+        "@context": context_url,
+        "@type": WITHDRAWAL_TYPE,
+        "schema_version": SCHEMA_VERSION,
+        "from": bidder,
+        "offer": bid.offer_id,
+        bid.kind.value: bid.subject_id,
+        "version": WITHDRAWN_VERSION,
+        "withdrawn_at": format_timestamp(withdrawn_at_ms),
     }
 
 

@@ -39,6 +39,7 @@ ENTITIES_BY_FILE: Mapping[str, tuple[str, ...]] = {
     "material-announcement": ("MaterialAnnouncement",),
     "material-offer": ("MaterialOffer",),
     "bid-status": ("BidStatus",),
+    "bid-withdrawal": ("BidWithdrawal",),
     "mirror-update": ("MirrorUpdate",),
     "status-request": ("StatusRequest",),
     "loop-demand": ("LoopDemand",),

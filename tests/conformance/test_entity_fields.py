@@ -20,7 +20,10 @@ CLOSED = {"NodeHandshake", "NodeHandshakeResponse", "FederateAcceptedResponse", 
 NAMED_SUBJECT = {
     **{entity: ["material_id", "product_id"] for entity in ("Offer", "Match", "Transfer")},
     **{entity: ["material", "product"] for entity in ("MaterialTransaction", "Settlement")},
-    **{entity: ["material", "product"] for entity in ("MaterialAnnouncement", "MaterialOffer", "BidStatus")},
+    **{
+        entity: ["material", "product"]
+        for entity in ("MaterialAnnouncement", "MaterialOffer", "BidStatus", "BidWithdrawal")
+    },
     "LoopDemand": ["category", "product_category"],
 }
 # Between nodes that know products, `product` may stand for `material`; a settled sale names its accounts.
@@ -34,6 +37,7 @@ OWN_FILES = (
     "material-announcement",
     "material-offer",
     "bid-status",
+    "bid-withdrawal",
     "mirror-update",
     "status-request",
     "loop-demand",

@@ -186,3 +186,18 @@ async def test_a_bid_at_home_goes_the_same_way(munich: ExchangeApi) -> None:
 async def test_a_wish_that_cannot_be_met(vienna: ExchangeApi, wish: Any, status: int, reason: str) -> None:
     answer = await vienna.admin("POST", "/admin/v1/offers", wish)
     assert (answer.status, answer.reason) == (status, reason)
+
+
+async def test_an_offer_is_taken_back(munich: ExchangeApi) -> None:
+    made = (await munich.post(OFFERS, FARM)).json
+    path = f"{OFFERS}/{made['id']}/withdraw"
+    assert (await munich.post(path, None, scope=None)).status == 401
+    left = await munich.post(path, None)
+    assert (left.status, left.json["offers"]) == (200, [])
+    again = await munich.post(path, None)
+    assert (again.status, again.reason) == (409, "offer_not_live")
+    for name in ("99", "farm", "9" * 19):
+        unknown = await munich.post(f"{OFFERS}/{name}/withdraw", None)
+        assert (unknown.status, unknown.reason) == (404, "unknown_offer")
+    elsewhere = await munich.admin("POST", "/admin/v1/offers/99/withdraw")
+    assert (elsewhere.status, elsewhere.reason) == (404, "unknown_offer")
