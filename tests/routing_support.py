@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -24,9 +24,11 @@ from loopd.protocol.timestamps import format_timestamp
 from loopd.protocol.vocabulary import LOOPD_FEATURES
 from loopd.registry import offered
 from loopd.registry.service import Registry
+from loopd.routing.assignment import best_assignment
 from loopd.routing.destinations import Destinations, SignalFetcher
 from loopd.routing.matching import Matching
 from loopd.routing.planner import Planner
+from loopd.routing.planning import Batch, Need, Plan, make_plan
 from loopd.routing.plans import Plans
 from loopd.routing.route import read_position
 from loopd.routing.service import Routing
@@ -69,6 +71,13 @@ class FakeOverflow:
         return self.reached_by.get(subject_id)
 
 
+class PlannerHere(Planner):
+    """Plans in this process: what a process of its own adds is tested beside it."""
+
+    async def plan(self, batches: Sequence[Batch], needs: Sequence[Need]) -> Plan:
+        return make_plan(batches, needs, best_assignment)
+
+
 class RoutingNode:
     """One node's routing; registry and directory are real, what it heard and what it sends are fakes."""
 
@@ -104,7 +113,7 @@ class RoutingNode:
             self.fetcher,
         )
 
-        self.planner = Planner()
+        self.planner = PlannerHere()
         self.plans = Plans(
             home,
             database,
