@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,6 +53,11 @@ class Home:
 def new_id() -> str:
     """A caller's id."""
     return str(uuid.uuid4())
+
+
+def parse_day(text: str) -> int:
+    """The day of `2026-11-21`, since 1970."""
+    return (date.fromisoformat(text) - date(1970, 1, 1)).days
 
 
 def lc(amount: str | int) -> int:

@@ -21,15 +21,8 @@ def payer_amount(payee_minor: int, payer_rate: Decimal, payee_rate: Decimal) -> 
     return _ceiling(payee_minor * Fraction(payer_rate) / Fraction(payee_rate))
 
 
-def backing_for(amount_minor: int, exchange_rate: Decimal) -> int:
-    """The backing, in its hundredths, that an amount of LC stands for, rounded up: what the city takes in for it."""
-    if exchange_rate <= 0:
-        raise NoRate("a rate of zero has no backing")
-    return _ceiling(Fraction(amount_minor) / Fraction(exchange_rate))
-
-
 def backing_of(amount_minor: int, exchange_rate: Decimal) -> int:
-    """The same rounded down: what the city pays out for it."""
+    """The backing, in its hundredths, that the city pays out for an amount of LC, rounded down. NoRate for a zero."""
     if exchange_rate <= 0:
         raise NoRate("a rate of zero has no backing")
     return _floor(Fraction(amount_minor) / Fraction(exchange_rate))

@@ -20,7 +20,6 @@ class Authority:
         return self.operator or is_public(account_id) or self.account == account_id
 
 
-NOBODY = Authority()
 OPERATOR = Authority(operator=True)
 
 

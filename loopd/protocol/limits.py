@@ -278,7 +278,7 @@ HOLD_MAX_MS = 90 * 86_400_000
 # Orders in one request that stand and fall together; beyond: 400.
 LINKED_TRANSFERS_MAX = 16
 # Accounts whose due decay is charged in one transaction, so that other writes need not wait for a whole city's.
-DUE_ACCOUNTS_AT_ONCE = 200
+DUE_ACCOUNTS_AT_ONCE = 100
 
 # Search. Half the way around the earth is everywhere; a wider radius is a mistake: 400.
 SEARCH_RADIUS_MAX_KM = 20_016

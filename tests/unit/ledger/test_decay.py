@@ -4,12 +4,17 @@ from typing import Any
 
 import pytest
 
+from loopd.database.writer import Tx
 from loopd.ledger import checks, tables
+from loopd.ledger.authority import OPERATOR
 from loopd.ledger.dates import day_text
+from loopd.ledger.due import DueTime
+from loopd.ledger.issuance import Issue
 from loopd.ledger.movements import Phase
 from loopd.ledger.refusals import UnusableLedger
+from loopd.protocol.limits import DUE_ACCOUNTS_AT_ONCE
 from loopd.protocol.timestamps import parse_timestamp
-from tests.ledger_support import ANNA, BREWERY, DAY_MS, FUND, MARIA, START_MS, LedgerNode, lc, ledger_node
+from tests.ledger_support import ANNA, BREWERY, DAY_MS, FUND, MARIA, START_MS, LedgerNode, lc, ledger_node, new_id
 
 
 async def year(directory: Path, charged_daily: bool, **settings: Any) -> dict[str, list[tuple[Any, ...]]]:
@@ -200,3 +205,31 @@ async def test_who_receives_inherits_the_issue_days_the_oldest_first(tmp_path: P
         await node.pay(MARIA, ANNA, 25)
         assert lots_by_issue(node, ANNA) == {today: lc(10), today + 1: lc(15)}
         assert lots_by_issue(node, MARIA) == {today + 1: lc(5), today + 2: lc(30)}
+
+
+async def test_the_fund_waits_while_a_whole_city_ages(tmp_path: Path) -> None:
+    holders = [f"user:holder-{number}@munich.loop" for number in range(DUE_ACCOUNTS_AT_ONCE)]
+    async with ledger_node(tmp_path, holders=(ANNA,)) as node:
+
+        def fill(tx: Tx) -> None:
+            for holder in holders:
+                node.ledger.open_account(tx, holder, None)
+                node.issuance.issue(tx, Issue(new_id(), holder, 100, 100))
+
+        await node.write(fill)
+        node.clock.advance(212 * DAY_MS)
+        refusal = await node.refusal(node.order(FUND, ANNA, 1), authority=OPERATOR)
+        assert (refusal.status, refusal.reason) == (503, "decay_due")
+        await node.charge()
+        await node.pay(FUND, ANNA, 1)
+
+
+async def test_the_timer_charges_what_is_due(tmp_path: Path) -> None:
+    async with ledger_node(tmp_path) as node:
+        await node.issue(MARIA, 100)
+        node.clock.advance(212 * DAY_MS)
+        timer = DueTime(node.ledger, node.database, node.clock)
+        await timer.step()
+        assert (node.balance(MARIA), node.balance(FUND)) == (lc(95), lc(5))
+        timer.start()
+        await timer.stop()

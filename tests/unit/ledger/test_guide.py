@@ -5,10 +5,11 @@ from decimal import Decimal
 from pathlib import Path
 
 from loopd.ledger.arithmetic import distribute
-from loopd.ledger.dates import DAY_MS, day_of, day_text, parse_day
+from loopd.ledger.dates import DAY_MS, day_of, day_text
 from loopd.ledger.refusals import Fault
 from loopd.ledger.settings import LedgerSettings
 from loopd.ledger.terms import ExpiryPolicy, Terms, TermsHistory, Version
+from tests.ledger_support import parse_day
 
 GUIDE = (Path(__file__).resolve().parents[3] / "docs" / "ledger.md").read_text(encoding="utf-8")
 

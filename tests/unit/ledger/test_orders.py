@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loopd.crypto.keys import decode_signature
-from loopd.ledger.authority import NOBODY, OPERATOR, Authority
+from loopd.ledger.authority import OPERATOR, Authority
 from loopd.ledger.orders import read_amount, signed_bytes
 from loopd.ledger.refusals import Fault
 from loopd.protocol.documents import check_document, dump_json
@@ -32,7 +32,7 @@ from tests.ledger_support import (
 # Faults of a plain order, each with what brings it about, in the order in which they are looked at.
 FAULTS: dict[Fault, dict[str, Any]] = {
     Fault.WRONG_CURRENCY: {"currency": "LC-BER"},
-    Fault.NOT_AUTHORISED: {"authority": NOBODY},
+    Fault.NOT_AUTHORISED: {"authority": Authority()},
     Fault.OTHER_CONTENT: {"id": "repeated"},
     Fault.BAD_TIME: {"timestamp": format_timestamp(START_MS - 8 * DAY_MS)},
     Fault.UNKNOWN_ACCOUNT: {"to": "user:nobody@munich.loop"},
