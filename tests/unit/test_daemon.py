@@ -10,11 +10,15 @@ from aiohttp import ClientSession
 
 from loopd.api.settings import ApiSettings
 from loopd.api.tokens import TokenStore
+from loopd.audit.service import AuditLog
 from loopd.clock import SystemClock
 from loopd.daemon import Node
 from loopd.database import Database, DatabaseSettings
 from loopd.directory import NodeDirectory
+from loopd.events.service import EventLog
 from loopd.federation import nodes
+from loopd.ledger.refusals import UnusableLedger
+from loopd.ledger.service import Ledger
 from loopd.ledger.settings import LedgerSettings
 from loopd.net.http_client import PeerClient
 from loopd.protocol.signing import ANNOUNCE_PATH
@@ -254,3 +258,28 @@ async def test_without_a_ledger_the_card_has_no_loopcoin(munich: Running) -> Non
     card = (await munich.ask("GET", "/api/v1/node/info"))[1]
     assert "loopcoin" not in card["capabilities"]
     assert "loopcoin_supply" not in card["statistics"]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"scopes": ["account"]},
+        {"scopes": ["offer:write"], "account": MARIA},
+        {"scopes": ["account"], "account": "node:community-fund@munich.loop"},
+        {"scopes": ["account"], "account": "maria"},
+    ],
+)
+async def test_a_token_of_the_scope_account_names_one_and_no_other_does(
+    munich: Running, wanted: dict[str, Any]
+) -> None:
+    status, refusal = await munich.ask("POST", "/admin/v1/tokens", wanted)
+    assert (status, refusal["error"]["details"]["reason"]) == (400, "bad_account")
+
+
+async def test_a_currency_that_the_books_do_not_have_keeps_the_node_from_starting(tmp_path: Path) -> None:
+    async with running(tmp_path, ledger=LedgerSettings(currency_code="LC-MUC")) as node:
+        audit, events = AuditLog(SystemClock()), EventLog(SystemClock())
+        other = LedgerSettings(currency_code="LC-VIE")
+        ledger = Ledger(identity_of("munich.loop", MUNICH), other, audit, SystemClock(), events)
+        with pytest.raises(UnusableLedger, match="LC-MUC"):
+            await node.database.write(ledger.begin)
