@@ -24,7 +24,7 @@ from loopd.database import Database, DatabaseSettings
 from loopd.events.service import EventLog
 from loopd.protocol.subjects import SubjectKind, SubjectState
 from loopd.registry.service import Registry, release_nothing
-from tests.registry_support import NOW_MS, Munich, RecordingAnnouncer
+from tests.registry_support import NOW_MS, Munich, RecordingAnnouncer, set_state
 from tests.support import ManualClock
 
 UNLIMITED = ApiSettings(user_requests_per_minute=0)
@@ -80,7 +80,7 @@ class RegistryApi:
             return HttpAnswer(answer.status, answer.headers, await answer.read())
 
     async def change_state(self, subject_id: str, state: SubjectState) -> None:
-        await self._database.write(lambda tx: self.registry.change_state(tx, subject_id, state, "by hand"))
+        await self._database.write(lambda tx: set_state(self.registry, tx, subject_id, state, "by hand"))
 
 
 @asynccontextmanager

@@ -5,8 +5,9 @@ from typing import Any
 from uuid import UUID
 
 from loopd.database import Tx
-from loopd.protocol.subjects import Subject
+from loopd.protocol.subjects import Subject, SubjectState
 from loopd.protocol.timestamps import format_timestamp
+from loopd.registry.service import Registry
 
 CONTEXT = "https://local-loop-io.github.io/projects/loop-protocol/contexts/loop-v0.2.0.jsonld"
 NOW_MS = 1_790_000_000_000
@@ -37,6 +38,13 @@ class RecordingAnnouncer:
             return None
         self.announced.append(subject)
         return bytes(32)
+
+
+def set_state(registry: Registry, tx: Tx, subject_id: str, state: SubjectState, cause: str) -> Subject:
+    """Change a registered subject's state for the node's own reasons."""
+    record = registry.find(tx, subject_id)
+    assert record is not None
+    return registry.set_state(tx, record, state, cause).subject
 
 
 def material_id(number: int = 0) -> str:

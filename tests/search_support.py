@@ -25,7 +25,7 @@ from loopd.registry.tables import Record
 from loopd.signals.service import Signals
 from loopd.signals.settings import SignalsSettings
 from tests.exchange_support import MUNICH, NOW_MS, VIENNA, FakeDirectory, known_node, signals_document
-from tests.registry_support import CONTEXT, RecordingAnnouncer, material_id, material_json, product_json
+from tests.registry_support import CONTEXT, RecordingAnnouncer, material_id, material_json, product_json, set_state
 from tests.support import ManualClock
 
 T = TypeVar("T")
@@ -67,7 +67,7 @@ class SearchNode:
         return await self.register(product_json(id=f"PRD-DE-MUC-2026-{number:06d}", **changes))
 
     async def change(self, number: int, state: SubjectState) -> None:
-        await self.write(lambda tx: self.registry.change_state(tx, material_id(number), state, "by hand"))
+        await self.write(lambda tx: set_state(self.registry, tx, material_id(number), state, "by hand"))
 
     async def hear(self, *heard: HeardSubject) -> None:
         def unit(tx: Tx) -> None:

@@ -81,13 +81,13 @@ class Announcer:
     def record_changed(self, tx: Tx, subject: Subject) -> bytes | None:
         """A record was registered or its availability changed: announce it as the settings say.
 
-        Available: at once if `announce` is "auto". No longer available: only if others were told that it is.
-        The id of the announcement, or None where none was made.
+        Available: at once if `announce` is "auto", else if others were told so, perhaps of another quantity. No longer
+        available: only if others were told that it is. The id of the announcement, or None where none was made.
         """
-        if subject.available:
-            return self.announce(tx, subject) if self._settings.announce == "auto" else None
+        if subject.available and self._settings.announce == "auto":
+            return self.announce(tx, subject)
         last = self._last(tx, subject.subject_id)
-        if last is None or last.valid_until_ms <= self._clock.now_ms():
+        if last is None or last.valid_until_ms <= self._clock.now_ms() or (subject.available and not last.available):
             return None
         return self.announce(tx, subject)
 

@@ -176,13 +176,6 @@ class Registry:
         changed = self._lay_state(tx, record, state, value.get("reason"), update)
         return StatusChange(value["id"], changed.state_changed_at_ms, created=True)
 
-    def change_state(self, tx: Tx, subject_id: str, state: SubjectState, cause: str) -> Subject:
-        """`set_state` for an id; NotFound (404) `unknown_subject`."""
-        record = self.find(tx, subject_id)
-        if record is None:
-            raise NotFound("unknown_subject", "No such material or product is registered here.")
-        return self.set_state(tx, record, state, cause).subject
-
     def set_state(self, tx: Tx, record: Record, state: SubjectState, cause: str) -> Record:
         """Change a record's state for the node's own reasons, such as a Match; `cause` says which.
 

@@ -1,5 +1,6 @@
 """This node's own announcements: revisions, how far and how long, renewals, and what is never told (§9.3)."""
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,14 @@ async def test_by_hand_means_that_only_what_was_announced_is_taken_back(munich: 
     await munich.announce(subject_of())
     assert await changed(munich, WITHDRAWN) is not None
     assert [body["available"] for body in told(munich)] == [True, False]
+
+
+async def test_by_hand_another_quantity_is_told_where_the_old_one_was(munich: City) -> None:
+    settle(munich, announce="manual")
+    await munich.announce(subject_of())
+    assert await changed(munich, subject_of(quantity=Decimal(300))) is not None
+    assert told(munich)[-1]["quantity"] == 300
+    assert [body["revision"] for body in told(munich)] == [1, 2]
 
 
 async def test_what_nobody_remembers_is_not_taken_back(munich: City) -> None:

@@ -17,7 +17,7 @@ from loopd.routing.ladder import Opened
 from loopd.routing.route import Page, Position, Question, page_of, read_position
 from loopd.signals.rules import SignalConfiguration, SignalReading
 from tests.exchange_support import BERLIN, DAY_MS, GRAIN, MUNICH, NOW_MS, VIENNA, Home, heard_grain, reason_of
-from tests.registry_support import product_json
+from tests.registry_support import product_json, set_state
 from tests.routing_support import Reached, RoutingNode, loop_demand, routing_node
 
 AUGSBURG = Location(48.3705, 10.8978)
@@ -87,7 +87,7 @@ async def test_who_looks_for_it_is_shown(munich: RoutingNode) -> None:
     }
     page, _ = await munich.route(material=material, wanted_only=True)
     assert [(each["rank"], each["node"]) for each in page["results"]] == [(1, "munich.loop"), (2, "vienna.loop")]
-    await munich.write(lambda tx: munich.registry.change_state(tx, material, SubjectState.RESERVED, "test"))
+    await munich.write(lambda tx: set_state(munich.registry, tx, material, SubjectState.RESERVED, "test"))
     page, _ = await munich.route(material=material)
     assert [each["wanted"] for each in page["results"]] == [[]] * 4
 

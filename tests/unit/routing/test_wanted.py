@@ -14,7 +14,7 @@ from loopd.protocol.timestamps import format_timestamp
 from loopd.routing.demands import DemandState
 from loopd.routing.wanted_time import WantedTime
 from tests.exchange_support import BERLIN, DAY_MS, GRAIN, NOW_MS, VIENNA, Home, heard_grain, reason_of
-from tests.registry_support import material_id
+from tests.registry_support import material_id, set_state
 from tests.routing_support import RoutingNode, loop_demand, routing_node
 
 
@@ -57,7 +57,7 @@ async def test_a_match_is_told_once_and_ends_with_its_supply(munich: RoutingNode
     material = await munich.register(1)
 
     async def become(state: SubjectState) -> list[bool]:
-        await munich.write(lambda tx: munich.registry.change_state(tx, material, state, "test"))
+        await munich.write(lambda tx: set_state(munich.registry, tx, material, state, "test"))
         return [each["available"] for each in munich.demand(demand["id"])["matches"]]
 
     assert await become(SubjectState.RESERVED) == [False]
