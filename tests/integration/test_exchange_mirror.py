@@ -169,8 +169,17 @@ def test_a_buyer_two_hops_away(cities: list[RunningNode]) -> None:
     # By its bid A comes to know C, which is no peer of it.
     assert c.admin("POST", "/offers", {"material": subject, "base_price": 60}).status == 201
     eventually(lambda: a.get(f"/api/v1/material/{subject}/offers").json()["offers"], "A has C's bid")
-    deal = sell(a, c)
-    same(a, c, deal, match="accepted")
+    selected = a.post(f"/api/v1/material/{subject}/select", {}, "offer:write").json()["selected"]
+    assert selected == c.node_id
+    [sale] = a.get(f"/api/v1/transaction?material={subject}").json()["results"]
+    match = a.get(f"/api/v1/match/{sale['match_id']}").json()
+    deal = {
+        "material": subject,
+        "transaction": sale["transaction_id"],
+        "match": match["id"],
+        "offer": match["offer_id"],
+    }
+    same(a, c, deal, offer="reserved", match="accepted", transaction="pending")
     send_off(a, deal)
     same(a, c, deal, transfer="in_transit")
     ask(c, a, "transfer", deal["transfer"], "completed")
