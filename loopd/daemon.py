@@ -93,7 +93,7 @@ from loopd.net.http_client import DialError, PeerClient
 from loopd.observe.metrics import AnnouncementMetrics
 from loopd.observe.systemd import ServiceManager
 from loopd.protocol.contexts import context_url
-from loopd.protocol.documents import check_document, dump_json
+from loopd.protocol.documents import Document, check_document, dump_json
 from loopd.protocol.errors import Refusal
 from loopd.protocol.geo import Location
 from loopd.protocol.money import MINOR_PER_LC
@@ -408,7 +408,7 @@ class Node:
 
     def _federate_mirror_routes(self) -> FederateMirrorRoutes:
         takers: dict[str, Taker] = {
-            STATUS_TYPE: self._exchange.receive_status,
+            STATUS_TYPE: self._receive_bid_status,
             WITHDRAWAL_TYPE: self._exchange.receive_withdrawal,
             UPDATE_TYPE: self._mirroring.receive,
             REQUEST_TYPE: self._status_requests.receive,
@@ -475,6 +475,11 @@ class Node:
         for peer in nodes.peers(tx):
             if Feature.MIRROR in peer.features:
                 self._federation.outbox.enqueue(tx, peer.node_id, MIRROR_PATH, body, valid_until_ms, SIGNALS_REFERENCE)
+
+    def _receive_bid_status(self, tx: Tx, caller_node_id: str, document: Document) -> None:
+        """Take what became of a bid; its owner may have a deal to tell of."""
+        self._exchange.receive_status(tx, caller_node_id, document)
+        self._mirroring.expect(tx, caller_node_id)
 
     def _request_answered(self, tx: Tx, reference: str, status: int, reason: str) -> None:
         """Tell whoever queued a request how it was answered; each knows its own by the reference."""

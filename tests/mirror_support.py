@@ -38,8 +38,8 @@ DEAL = {
 }
 
 
-class Crash(Exception):
-    """The process died here."""
+class Crash(BaseException):
+    """The process died here, whatever it would have caught."""
 
 
 def entity_document(
@@ -132,12 +132,15 @@ class MirrorNode:
         audit, outbox = AuditLog(self.clock), Outbox(lambda target: None)
         self.telling = MirrorTelling(self.home, self.clock, self.directory, outbox)
         self.deals = Deals(self.telling, self.peer_id)
-        self.mirroring = Mirroring(self.home, self.clock, audit, EventLog(self.clock), lambda: None)
+        self.mirroring = Mirroring(self.home, self.clock, audit, EventLog(self.clock), self._wake)
         self.keeper = MirrorKeeper(self.database, self.clock, self.mirroring, self.directory, self._read)
         chance = random.Random(str(self.clock.now_ms()))
         self.requests = StatusRequests(
             self.home, self.clock, audit, outbox, self.deals, lambda length: chance.randbytes(length).hex()
         )
+
+    def _wake(self) -> None:
+        self.keeper.wake()
 
     async def close(self) -> None:
         await self.database.close()
@@ -145,7 +148,7 @@ class MirrorNode:
     async def _read(self, node: KnownNode, path: str) -> NodeAnswer | None:
         if self.link is None:
             return None
-        return await self.link.read(self, path)
+        return await self.link.read(self, node.node_id, path)
 
     # What the seller decides
 
@@ -228,7 +231,7 @@ class Link:
         for node in nodes:
             node.link = self
 
-    async def read(self, asker: MirrorNode, path: str) -> NodeAnswer | None:
+    async def read(self, asker: MirrorNode, node_id: str, path: str) -> NodeAnswer | None:
         await asyncio.sleep(0)
         if self.reads_until_crash is not None:
             self.reads_until_crash -= 1
@@ -236,7 +239,7 @@ class Link:
                 raise Crash
         if not self.up:
             return None
-        return await self.nodes[asker.peer_id].serve(path, asker.home.node_id)
+        return await self.nodes[node_id].serve(path, asker.home.node_id)
 
     async def deliver(self, sender: MirrorNode, place: int, *, answered: bool = True) -> None:
         """Send one line of an outbox, any but the first too; the answer may get lost, and the line stays then."""

@@ -18,15 +18,15 @@ from loopd.exchange.mirroring import Mirroring
 from loopd.exchange.ports import NodeDirectory, SignedReads
 from loopd.exchange.views import MIRROR_PATH
 from loopd.protocol.errors import Refusal
-from loopd.protocol.json_text import read_json
+from loopd.protocol.json_text import dump_json, read_json
 from loopd.protocol.limits import LIST_LIMIT_MAX, MIRROR_PAGES_MAX
 from loopd.protocol.nodes import Standing
 
 log = structlog.get_logger(__name__)
 
-# How much of what is due is looked at together.
+# Gaps that are looked at together, and nodes that are asked at once, each by one task.
 GAPS_AT_ONCE: Final = 100
-PARTNERS_AT_ONCE: Final = 16
+NODES_AT_ONCE: Final = 16
 # How long is waited at most before looking around; what is found missing wakes it earlier.
 IDLE_S: Final = 60.0
 # How long is rested after a failure of this node's own.
@@ -50,6 +50,8 @@ class MirrorKeeper:
         self._reads = reads
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        # Whom a task asks now: a node that answers slowly, or without end, holds up no other.
+        self._asked: dict[str, asyncio.Task[None]] = {}
         # When each peer answered last; lost with the process, as a start is a return of this node's own.
         self._contacts_ms: dict[str, int] = {}
 
@@ -59,10 +61,11 @@ class MirrorKeeper:
 
     async def stop(self) -> None:
         """End. What is missing is fetched after the next start."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        tasks = [*self._asked.values(), *([] if self._task is None else [self._task])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._task = None
 
     def wake(self) -> None:
         """Something is missing."""
@@ -79,42 +82,65 @@ class MirrorKeeper:
         while True:
             self._wake.clear()
             try:
-                wait_s = 0.0 if await self.work() else await self._until_due_s()
+                await self._ask_whom_is_due()
+                wait_s = await self._until_due_s()
             except Refusal as refusal:  # our own storage is overloaded or closing: nothing is lost, try again
                 log.warning("mirror_delayed", reason=refusal.reason)
                 wait_s = PAUSE_S
-            except Exception:
-                log.exception("mirror_failed")
-                wait_s = PAUSE_S
-            if wait_s > 0:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(wait_s):
-                        await self._wake.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
 
     async def _until_due_s(self) -> float:
-        row = await self._database.one(tables.NEXT_DUE)
+        """How long nothing is due of nodes that are not asked already; their tasks wake the keeper when they end."""
+        if len(self._asked) >= NODES_AT_ONCE:
+            return IDLE_S
+        row = await self._database.one(tables.NEXT_DUE, {"asked": self._asked_json()})
         if row is None or row["due_ms"] is None:
             return IDLE_S
         due_s = max(row["due_ms"] - self._clock.now_ms(), 10) / 1000
         return min(float(due_s), IDLE_S)
 
+    def _asked_json(self) -> str:
+        return dump_json(list(self._asked)).decode()
+
     async def work(self) -> bool:
-        """One round of what is due, each node for itself. Whether there was anything."""
-        now_ms = self._clock.now_ms()
+        """One round of what is due, to its end. Whether there was anything."""
+        found = await self._ask_whom_is_due()
+        await asyncio.gather(*self._asked.values())
+        return found
+
+    async def _ask_whom_is_due(self) -> bool:
+        """Begin to ask nodes that have something due and are not asked already. Whether there are any."""
+        due = {"now_ms": self._clock.now_ms(), "asked": self._asked_json()}
         gaps: dict[str, list[Gap]] = defaultdict(list)
-        for row in await self._database.all(tables.GAPS_DUE, (now_ms, GAPS_AT_ONCE)):
+        for row in await self._database.all(tables.GAPS_DUE, {**due, "limit": GAPS_AT_ONCE}):
             gaps[row["node"]].append(tables.gap_of(row))
-        partners = [
-            tables.partner_of(row) for row in await self._database.all(tables.PARTNERS_DUE, (now_ms, PARTNERS_AT_ONCE))
-        ]
-        await asyncio.gather(
-            *(self._fill_all(node_id, missing) for node_id, missing in gaps.items()), *map(self._compare, partners)
-        )
+        rows = await self._database.all(tables.PARTNERS_DUE, {**due, "limit": NODES_AT_ONCE})
+        partners = {row["node"]: tables.partner_of(row) for row in rows}
+        for node_id in list(gaps | partners)[: NODES_AT_ONCE - len(self._asked)]:
+            asking = self._ask(node_id, gaps.get(node_id, []), partners.get(node_id))
+            self._asked[node_id] = asyncio.create_task(asking, name=f"mirror-{node_id}")
         return bool(gaps or partners)
 
-    async def _fill_all(self, node_id: str, gaps: Iterable[Gap]) -> None:
-        for gap in gaps:
-            await self._fill(gap)
+    async def _ask(self, node_id: str, gaps: Iterable[Gap], partner: Partner | None) -> None:
+        """Fetch what is missing of one node, and compare with it if that is due."""
+        try:
+            for gap in gaps:
+                if not await self._fill(gap):
+                    break
+            if partner is not None:
+                await self._compare(partner)
+        except Refusal as refusal:
+            log.warning("mirror_delayed", node=node_id, reason=refusal.reason)
+            await asyncio.sleep(PAUSE_S)
+        except Exception:
+            log.exception("mirror_failed", node=node_id)
+            # What fails at once must not be begun again at once.
+            await asyncio.sleep(PAUSE_S)
+        finally:
+            del self._asked[node_id]
+            self._wake.set()
 
     async def _fill(self, gap: Gap) -> bool:
         """Fetch what is missing of one entity. False where its owner gave no answer."""

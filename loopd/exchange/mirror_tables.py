@@ -188,8 +188,12 @@ def put_mirrored(tx: Tx, key: EntityKey, version: Version, now_ms: int) -> None:
     )
 
 
-# Gaps whose time has come, the first first; takes now and how many.
-GAPS_DUE = "SELECT * FROM mirror_gap WHERE next_attempt_at_ms <= ? ORDER BY next_attempt_at_ms LIMIT ?"
+_NOT_ASKED = "node NOT IN (SELECT value FROM json_each(:asked))"
+# Gaps whose time has come, the first first, but those of nodes that are asked already (`asked`, a JSON array).
+GAPS_DUE = f"""
+SELECT * FROM mirror_gap WHERE next_attempt_at_ms <= :now_ms AND {_NOT_ASKED}
+ORDER BY next_attempt_at_ms LIMIT :limit
+"""
 
 
 def gap_of(row: sqlite3.Row) -> Gap:
@@ -224,6 +228,14 @@ def postpone_gap(tx: Tx, key: EntityKey, next_attempt_at_ms: int) -> None:
     )
 
 
+def postpone_gaps(tx: Tx, node: str, next_attempt_at_ms: int) -> None:
+    """Try nothing of a node before that."""
+    tx.execute(
+        "UPDATE mirror_gap SET next_attempt_at_ms = ? WHERE node = ? AND next_attempt_at_ms < ?",
+        (next_attempt_at_ms, node, next_attempt_at_ms),
+    )
+
+
 def hasten_gaps(tx: Tx, node: str, now_ms: int) -> None:
     """The node answers again: fetch at once what is missing of it."""
     tx.execute(
@@ -231,13 +243,16 @@ def hasten_gaps(tx: Tx, node: str, now_ms: int) -> None:
     )
 
 
-# Nodes with which a comparison is due, the first first; takes now and how many.
-PARTNERS_DUE = "SELECT * FROM mirror_partner WHERE next_comparison_at_ms <= ? ORDER BY next_comparison_at_ms LIMIT ?"
+# Nodes with which a comparison is due, the first first, but those that are asked already.
+PARTNERS_DUE = f"""
+SELECT * FROM mirror_partner WHERE next_comparison_at_ms <= :now_ms AND {_NOT_ASKED}
+ORDER BY next_comparison_at_ms LIMIT :limit
+"""
 # When the next gap or comparison is due.
-NEXT_DUE = """
+NEXT_DUE = f"""
 SELECT min(due_ms) AS due_ms FROM
-    (SELECT min(next_attempt_at_ms) AS due_ms FROM mirror_gap
-     UNION ALL SELECT min(next_comparison_at_ms) FROM mirror_partner)
+    (SELECT min(next_attempt_at_ms) AS due_ms FROM mirror_gap WHERE {_NOT_ASKED}
+     UNION ALL SELECT min(next_comparison_at_ms) FROM mirror_partner WHERE {_NOT_ASKED})
 """
 
 
@@ -250,6 +265,14 @@ def count_held(source: RowSource, node: str) -> int:
     """How many entities of a node are held."""
     row = source.one("SELECT held FROM mirror_partner WHERE node = ?", (node,))
     return 0 if row is None else int(row["held"])
+
+
+def expect(tx: Tx, node: str, next_comparison_at_ms: int) -> None:
+    """A node may have something to tell."""
+    tx.execute(
+        "INSERT INTO mirror_partner (node, next_comparison_at_ms) VALUES (?, ?) ON CONFLICT (node) DO NOTHING",
+        (node, next_comparison_at_ms),
+    )
 
 
 def count_one_more(tx: Tx, node: str, next_comparison_at_ms: int) -> None:

@@ -129,8 +129,10 @@ class Mirroring:
         return missing
 
     def not_fetched(self, tx: Tx, gap: Gap) -> None:
-        """The owner could not be asked: later."""
-        tables.postpone_gap(tx, gap.key, self._clock.now_ms() + retry_delay_ms(gap.attempts + 1))
+        """The owner could not be asked: later, and for nothing else of it before."""
+        later_ms = self._clock.now_ms() + retry_delay_ms(gap.attempts + 1)
+        tables.postpone_gap(tx, gap.key, later_ms)
+        tables.postpone_gaps(tx, gap.key.node, later_ms)
 
     def fetched(self, tx: Tx, gap: Gap) -> None:
         """The owner told what it has; what it then still lacks is nowhere."""
@@ -144,6 +146,10 @@ class Mirroring:
         """What the owner tells cannot be."""
         log.warning("mirror_refused", **_named(gap.key), reason=refusal.reason)
         tables.postpone_gap(tx, gap.key, self._clock.now_ms() + REFUSED_RETRY_MS)
+
+    def expect(self, tx: Tx, node_id: str) -> None:
+        """A node has decided on a bid of this one: should all that it tells get lost, a comparison will find it."""
+        tables.expect(tx, node_id, self._clock.now_ms() + WHOLE_COMPARISON_MS)
 
     def returned(self, tx: Tx, node_id: str) -> None:
         """A node that was away answers again: compare, and fetch what is missing of it, now."""

@@ -1,5 +1,6 @@
 """One node tells, the other mirrors: what is taken, what is refused, what is fetched."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from loopd.protocol.lifecycle import MirroredEntity
 from loopd.protocol.limits import MIRROR_DELIVERY_MS, STATUS_REQUEST_DELIVERY_MS
 from loopd.protocol.nodes import Standing
 from tests.exchange_support import VIENNA, known_node, reason_of
+from tests.federation_support import eventually
 from tests.mirror_support import DEAL, Link, MirrorNode, entity_document, made_requests, mirrored_pair
 
 OFFER, MATCH, TRANSFER, TRANSACTION = MirroredEntity
@@ -283,7 +285,7 @@ async def test_answers_that_are_none_are_asked_for_again(pair: Pair, answer: Nod
     await vienna.keeper.contacted("munich.loop")
     reading = link.read
 
-    async def read(asker: MirrorNode, path: str) -> NodeAnswer | None:
+    async def read(asker: MirrorNode, node_id: str, path: str) -> NodeAnswer | None:
         return answer
 
     link.read = read  # type: ignore[method-assign]
@@ -302,7 +304,7 @@ async def test_an_owner_that_tells_what_cannot_be_is_asked_again_a_day_later(pai
     await link.deliver(munich, 1)
     forged = b'{"results": [{"@type": "MirrorUpdate"}], "next": null}'
 
-    async def read(asker: MirrorNode, path: str) -> NodeAnswer | None:
+    async def read(asker: MirrorNode, node_id: str, path: str) -> NodeAnswer | None:
         return NodeAnswer(200, forged)
 
     reading, link.read = link.read, read  # type: ignore[method-assign]
@@ -337,6 +339,43 @@ async def test_a_suspended_owner_is_not_asked(pair: Pair) -> None:
     vienna.directory.nodes["munich.loop"] = suspended
     assert await vienna.keeper.work()
     assert vienna.gaps() == [("match", 2)]
+
+
+async def test_a_node_that_does_not_answer_holds_up_no_other(pair: Pair) -> None:
+    munich, vienna, link = pair
+    await munich.decide(MATCH, "proposed")
+    vienna.directory.nodes["graz.loop"] = known_node("graz.loop", VIENNA)
+    await vienna.database.write(lambda tx: vienna.mirroring.returned(tx, "graz.loop"))
+    await vienna.keeper.contacted("munich.loop")
+    reading, silence = link.read, asyncio.Event()
+
+    async def read(asker: MirrorNode, node_id: str, path: str) -> NodeAnswer | None:
+        if node_id == "graz.loop":
+            await silence.wait()
+        return await reading(asker, node_id, path)
+
+    link.read = read  # type: ignore[method-assign]
+    vienna.keeper.start()
+    try:
+        await eventually(lambda: vienna.held(MATCH) is not None, timeout_s=20)
+        await munich.decide(MATCH, "accepted")
+        await munich.decide(MATCH, "expired")
+        await link.deliver(munich, 2)
+        await eventually(lambda: vienna.held(MATCH) == munich.told(MATCH), timeout_s=20)
+    finally:
+        await vienna.keeper.stop()
+
+
+async def test_who_decides_on_a_bid_is_compared_with_a_day_later(pair: Pair) -> None:
+    munich, vienna, link = pair
+    await munich.decide(MATCH, "accepted")
+    await link.lose(munich, 0)
+    for _ in range(2):
+        await vienna.database.write(lambda tx: vienna.mirroring.expect(tx, "munich.loop"))
+    assert not await vienna.keeper.work()
+    munich.clock.advance(WHOLE_COMPARISON_MS)
+    assert await vienna.keeper.work()
+    assert vienna.held(MATCH) == munich.told(MATCH)
 
 
 async def test_only_the_other_side_reads_what_it_was_told(pair: Pair) -> None:
