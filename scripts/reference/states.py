@@ -1,17 +1,22 @@
 """docs/states.md: every table of states, as a diagram."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import TypeVar
 
 from loopd.gossip.health import MOVES, REGISTRY_STATUS, Guard, State
+from loopd.ledger.clearing.rules import PAYEE_MOVES, PAYER_MOVES
 from loopd.ledger.movements import HOLD_MOVES, HoldState
-from loopd.ledger.settlement_tables import SETTLEMENT_MOVES, SettlementState
+from loopd.ledger.settlement_tables import SETTLEMENT_MOVES
 from loopd.protocol.lifecycle import LIFECYCLES, Lifecycle
 from loopd.signals import governance
+
+_State = TypeVar("_State", bound=StrEnum)
 
 _INTRODUCTION = """# States
 
 Generated from the tables in `loopd/protocol/lifecycle.py`, `loopd/signals/governance.py`, `loopd/gossip/health.py`,
-`loopd/ledger/movements.py` and `loopd/ledger/settlement_tables.py`.
+`loopd/ledger/movements.py`, `loopd/ledger/settlement_tables.py` and `loopd/ledger/clearing/rules.py`.
 What is not drawn cannot happen: from a terminal status nothing moves, and the attempt is answered 409.
 """
 
@@ -48,14 +53,22 @@ def _money() -> list[str]:
     hold = [f"    [*] --> {HoldState.PENDING.value}"]
     hold += [f"    {HoldState.PENDING.value} --> {state.value}: {phase.value}" for phase, state in HOLD_MOVES.items()]
     hold += [f"    {state.value} --> [*]" for state in HOLD_MOVES.values()]
-    payment = [f"    [*] --> {SettlementState.HELD.value}"]
-    payment += [
-        f"    {state.value} --> {following.value}"
-        for state, successors in SETTLEMENT_MOVES.items()
-        for following in successors
+    return [
+        _diagram("A pending transfer of LoopCoin", hold),
+        _moves("A transaction's payment", SETTLEMENT_MOVES),
+        _moves("A settlement between cities, at the payer's node", PAYER_MOVES),
+        _moves("A settlement between cities, at the payee's node", PAYEE_MOVES),
     ]
-    payment += [f"    {state.value} --> [*]" for state, successors in SETTLEMENT_MOVES.items() if not successors]
-    return [_diagram("A pending transfer of LoopCoin", hold), _diagram("A transaction's payment", payment)]
+
+
+def _moves(title: str, moves: Mapping[_State, tuple[_State, ...]]) -> str:
+    """The diagram of a table whose first state is the one that everything begins in."""
+    arrows = [f"    [*] --> {next(iter(moves)).value}"]
+    arrows += [
+        f"    {state.value} --> {following.value}" for state, successors in moves.items() for following in successors
+    ]
+    arrows += [f"    {state.value} --> [*]" for state, successors in moves.items() if not successors]
+    return _diagram(title, arrows)
 
 
 def _health() -> str:
