@@ -48,7 +48,7 @@ SHARDS ?= 2
 sim-health: setup ## failure detection at length, under a virtual clock: make sim-health HOURS=1e5 SHARDS=2
 	$(BIN)/python -m tests.health_simulation --hours $(HOURS) --failures 100 --shards $(SHARDS)
 
-net: setup ## 30 real nodes on this machine, as a chain and as a mesh, and what happens when some are killed (3 minutes)
+net: setup ## 30 real nodes on this machine, as a chain and as a mesh, and what happens when some are killed (5 minutes)
 	$(BIN)/python -m tests.real_network
 
 bench: setup ## measure the node beside its bare parts, into docs/performance.md (a minute and a half)

@@ -279,7 +279,7 @@ def resources(nodes: Sequence[RunningNode]) -> tuple[float, float]:
 
 
 def play(
-    base: Path, shape: str, count: int, *, messages: int = 4, per_second: float = 4, kills: int = 5, seed: int = 1
+    base: Path, shape: str, count: int, *, messages: int = 2, per_second: float = 1, kills: int = 5, seed: int = 1
 ) -> Played:
     """Start a federation, and play both parts on it."""
     draw = random.Random(seed)
@@ -341,8 +341,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=30)
     parser.add_argument("--shape", choices=SHAPES, help="without it: both, one after the other")
-    parser.add_argument("--messages", type=int, default=4, help="announcements of each node, in each of both parts")
-    parser.add_argument("--per-second", type=float, default=4, help="announcements a second while nothing restarts")
+    parser.add_argument("--messages", type=int, default=2, help="announcements of each node, in each of both parts")
+    parser.add_argument("--per-second", type=float, default=1, help="announcements a second while nothing restarts")
     parser.add_argument("--kills", type=int, default=5, help="how many nodes are killed and started again")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
