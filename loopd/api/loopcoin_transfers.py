@@ -101,7 +101,8 @@ class TransferRoutes:
                 handler=self.order_linked,
                 noun=_NOUN,
                 summary="Several transfers that stand and fall together",
-                description="All are carried out or none; the refusal is that of the first that has one.",
+                description="All are carried out or none; the refusal is that of the first that has one. Held "
+                "together, they have the same `hold_until`, and whoever ends one may pay from the account of each.",
                 token_shows_more=True,
                 body=Body.REQUIRED,
                 request_schema=_LINKED,

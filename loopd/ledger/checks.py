@@ -106,7 +106,8 @@ _QUERIES: Final[Sequence[tuple[str, str]]] = (
     (
         "what is linked stood or fell together",
         "SELECT link FROM ledger_transfer LEFT JOIN ledger_hold h ON h.transfer = number WHERE link IS NOT NULL "
-        "AND phase = 'pending' GROUP BY link HAVING count(DISTINCT h.state) > 1 AND max(h.expires_at_ms) IS NULL",
+        "AND phase = 'pending' GROUP BY link HAVING sum(h.state = 'posted') NOT IN (0, count(*)) "
+        "OR sum(h.state = 'voided') NOT IN (0, count(*))",
     ),
     (
         "a settlement's lines are its transfers",

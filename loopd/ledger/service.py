@@ -136,7 +136,12 @@ class Ledger:
     # Orders
 
     def submit(self, tx: Tx, orders: Sequence[Order], authority: Authority) -> list[Done]:
-        """Carry out orders, all or none. Refusals are those of `refusals.Fault`, in their order, for each in turn."""
+        """Carry out orders, all or none; held together they have one end.
+
+        Refusals are those of `refusals.Fault`, in their order, for each order in turn.
+        """
+        if len({order.hold_until_ms for order in orders}) > 1:
+            raise refused(Fault.BAD_TIME, {"pointer": "/hold_until"})
         link = own_id("link", *(order.id for order in orders)) if len(orders) > 1 else None
         return [self._submit(tx, order, authority, link) for order in orders]
 

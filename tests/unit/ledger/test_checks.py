@@ -5,6 +5,7 @@ import pytest
 
 from loopd.ledger import checks
 from loopd.ledger.movements import Phase
+from loopd.protocol.timestamps import format_timestamp
 from tests.ledger_support import ANNA, BREWERY, DAY_MS, MARIA, LedgerNode, ledger_node
 
 # What somebody with the file in hand could do, once the triggers that forbid it are gone, and which invariant tells.
@@ -25,6 +26,11 @@ TAMPERED = [
     ("UPDATE ledger_account SET role = 'fund' WHERE role = 'issuance'", "nothing is spent that is not there"),
     ("UPDATE ledger_closing SET balance_minor = balance_minor + 1", "closing balances"),
     ("UPDATE ledger_account SET currency = 'EUR' WHERE id LIKE 'user:maria%'", "both accounts of a transfer"),
+    (
+        "UPDATE ledger_hold SET state = 'voided' WHERE transfer IN (SELECT max(number) FROM ledger_transfer "
+        "WHERE link IS NOT NULL AND phase = 'pending' AND kind = 'payment')",
+        "what is linked",
+    ),
     ("UPDATE ledger_settlement SET total_minor = total_minor + 1", "a settlement's lines"),
     ("DELETE FROM ledger_entry WHERE account = 1", "issued + received"),
 ]
@@ -35,6 +41,8 @@ async def life(node: LedgerNode) -> None:
     await node.pay(MARIA, BREWERY, 100)
     await node.end(await node.hold(MARIA, ANNA, 10), Phase.POST)
     await node.hold(MARIA, ANNA, 20)
+    until = format_timestamp(node.clock.now_ms() + DAY_MS * 30)
+    await node.submit(*(node.order(MARIA, payee, 5, hold_until=until) for payee in (ANNA, BREWERY)))
     sale = node.sale(60)
     await node.write(lambda tx: node.settlements.hold(tx, sale))
     node.clock.advance(DAY_MS)

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loopd.crypto.keys import decode_signature
+from loopd.ledger import checks
 from loopd.ledger.authority import OPERATOR, Authority
+from loopd.ledger.movements import Phase
 from loopd.ledger.orders import read_amount, signed_bytes
 from loopd.ledger.refusals import Fault
 from loopd.protocol.documents import check_document, dump_json
@@ -156,3 +158,24 @@ def test_a_signature_is_over_everything_but_itself() -> None:
     assert signed_bytes(value) == signed_bytes(order)
     assert signed_bytes({**value, "memo": "more"}) != signed_bytes(order)
     assert KEY.public.verify(signed_bytes(value), decode_signature(value["signature"]))
+
+
+async def test_linked_holds_have_one_end_and_end_together(tmp_path: Path) -> None:
+    async with ledger_node(tmp_path) as node:
+        await node.issue(MARIA, 100)
+        until = [format_timestamp(START_MS + days * DAY_MS) for days in (5, 6)]
+        first, second = (node.order(MARIA, payee, 20, hold_until=until[0]) for payee in (ANNA, BREWERY))
+        for other in ({"hold_until": until[1]}, {}):
+            odd = {**node.order(MARIA, ANNA, 1), **other}
+            assert (await node.refusal(first, odd)).reason == "bad_time"
+        done = await node.submit(first, second)
+        await node.end(done[1].transfer, Phase.POST)
+        assert (node.balance(ANNA), node.balance(BREWERY), node.available(MARIA)) == (lc(20), lc(20), lc(60))
+        late = await node.submit(*({**order, "id": new_id()} for order in (first, second)))
+        node.clock.advance(5 * DAY_MS)
+        with pytest.raises(Refusal) as refusal:
+            await node.end(late[0].transfer, Phase.POST)
+        assert refusal.value.reason == "already_expired"
+        await node.charge()
+        assert node.available(MARIA) == lc(60)
+        assert all(finding.holds for finding in checks.check(node.database.points))
