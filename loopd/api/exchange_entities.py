@@ -18,6 +18,7 @@ from loopd.exchange.entity_tables import Filters
 from loopd.exchange.entity_views import public_json
 from loopd.exchange.lifecycle import Lifecycle
 from loopd.exchange.mirror_telling import TOO_LARGE
+from loopd.exchange.rules import invalid
 from loopd.protocol.documents import check_document, read_json, refuse_personal_data
 from loopd.protocol.lifecycle import MirroredEntity
 from loopd.protocol.timestamps import format_timestamp
@@ -154,6 +155,7 @@ NOUNS: Final = (
                 "bad_amount",
                 "bad_breakdown",
                 "bad_quantity",
+                "bad_account",
                 "other_seller",
                 "other_subject",
                 "other_buyer",
@@ -218,7 +220,7 @@ class EntityRoutes:
                 request_schema=self._form.schema,
                 successes={200: kept},
                 refusals={
-                    400: (*DOCUMENT_REFUSALS, "bad_time", TOO_LARGE),
+                    400: (*DOCUMENT_REFUSALS, "bad_time", TOO_LARGE, *self._status_faults()),
                     404: (f"unknown_{name}",),
                     409: noun.status_refusals,
                 },
@@ -320,7 +322,7 @@ class EntityRoutes:
 
     async def change(self, request: Request) -> Answer:
         noun, entity_id = self._noun, request.parameters["id"]
-        stated = self._stated(request.body)
+        stated = self._stated(entity_id, request.body)
         status = stated["status"]
         details = {name: value for name, value in stated.items() if name != "status"}
 
@@ -331,13 +333,19 @@ class EntityRoutes:
 
         return await self._write(request, unit)
 
-    def _stated(self, body: bytes) -> dict[str, Any]:
+    def _stated(self, entity_id: str, body: bytes) -> dict[str, Any]:
         """A change of status; of a transaction it may be a TransactionStatus."""
         value = self._form.read(body)
         if value.get("@type") == STATUS_TYPE and self._noun.entity is MirroredEntity.TRANSACTION:
-            return check_document(body, STATUS_TYPE).value
+            value = check_document(body, STATUS_TYPE).value
+            if value["transaction_id"] != entity_id:
+                raise invalid("other_transaction", "/transaction_id", "it is another transaction's status")
+            return value
         refuse_personal_data(value)
         return value
+
+    def _status_faults(self) -> tuple[str, ...]:
+        return ("other_transaction",) if self._noun.entity is MirroredEntity.TRANSACTION else ()
 
     def _change_note(self) -> str:
         if self._noun.entity is MirroredEntity.TRANSACTION:

@@ -98,7 +98,7 @@ class Bidding:
             reason=None,
             version=0,
             changed_at_ms=now_ms,
-            buyer_account=read_account(wish, "buyer_account"),
+            buyer_account=read_account(wish, "buyer_account", self._node.node_id),
         )
         return made_bid_json(self._send(tx, bid, now_ms), self._node.node_id, now_ms)
 

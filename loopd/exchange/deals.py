@@ -31,7 +31,7 @@ from loopd.exchange.entities import (
 )
 from loopd.exchange.ports import HomeNode, NodeDirectory, Records
 from loopd.exchange.received import Created, ReceivedText, same_entry
-from loopd.exchange.rules import invalid, read_moment
+from loopd.exchange.rules import invalid, read_account, read_moment
 from loopd.exchange.transfers import Transfers
 from loopd.protocol.documents import Document
 from loopd.protocol.errors import Conflict, NotFound
@@ -101,9 +101,9 @@ class Deals:
 
         The same again gives the stored one; another under its id is Conflict (409) `other_content`. NotFound (404)
         `unknown_material`, `unknown_product`, `unknown_match`; Invalid (400): `match_not_accepted`, and with the place
-        `bad_id`, `bad_status`, `bad_time`, `bad_amount`, `bad_breakdown`, `bad_quantity`, `other_seller`,
-        `other_subject`, `other_buyer`, `other_quantity`; Conflict (409): `already_sold`, `not_available`,
-        `unit_mismatch`, `quantity_above_available`, `funds_refused`.
+        `bad_id`, `bad_status`, `bad_time`, `bad_amount`, `bad_breakdown`, `bad_quantity`, `bad_account`,
+        `other_seller`, `other_subject`, `other_buyer`, `other_quantity`; Conflict (409): `already_sold`,
+        `not_available`, `unit_mismatch`, `quantity_above_available`, `funds_refused`.
         """
         value = document.value
         sale_id = read_transaction_id(value)
@@ -120,7 +120,7 @@ class Deals:
             raise NotFound(f"unknown_{kind.value}", f"No such {kind.value} is registered here.")
         read_initial_status(MirroredEntity.TRANSACTION, value, TransactionStatus.PENDING)
         read_moment(value, "timestamp")
-        accounts = value.get("seller_account"), value.get("buyer_account")
+        accounts = tuple(read_account(value, f"{side}_account", value[side]) for side in ("seller", "buyer"))
         cost = read_cost(value["offer"], same_node=value["buyer"] == self.node.node_id, is_paid=None not in accounts)
         stated = read_quantity(value) if "quantity" in value else None
         match = self._match_for(tx, document, subject_id, stated)

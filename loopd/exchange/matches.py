@@ -29,6 +29,7 @@ from loopd.exchange.transactions import Transactions
 from loopd.protocol.documents import Document
 from loopd.protocol.errors import Conflict, Invalid, NotFound
 from loopd.protocol.lifecycle import MirroredEntity
+from loopd.protocol.limits import MATCH_MAX_VALIDITY_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,9 @@ class Matches:
             raise invalid("other_subject", f"/{offer.kind.value}_id", f"the offer is of {offer.subject_id}")
         self._check_open(tx, offer, now_ms)
         read_moment(value, "matched_at")
+        end_ms = read_end(value, "valid_until", now_ms) if "valid_until" in value else self.end_ms(now_ms)
+        if end_ms > now_ms + MATCH_MAX_VALIDITY_MS:
+            raise invalid("bad_time", "/valid_until", "a match reserves for a year at most")
         match = Match(
             id=match_id,
             document=document.received,
@@ -73,7 +77,7 @@ class Matches:
             changed_at_ms=now_ms,
             offer_id=offer.id,
             to_city=value["to_city"],
-            valid_until_ms=read_end(value, "valid_until", now_ms) if "valid_until" in value else self.end_ms(now_ms),
+            valid_until_ms=end_ms,
         )
         return Created(self.keep(tx, match, offer, ReceivedText.of(document), by))
 

@@ -307,24 +307,24 @@ def read_terms(value: Mapping[str, Any], default_unit: str | None) -> Terms:
     return Terms(base_minor, quantity, distance_km)
 
 
-def read_account(value: Mapping[str, Any], key: str) -> str | None:
-    """An account that a document may name; Invalid (400) `bad_account` for what is none."""
+def read_account(value: Mapping[str, Any], key: str, node_id: str) -> str | None:
+    """An account that a document may name; Invalid (400) `bad_account` for what is none, or none of that node."""
     stated = value.get(key)
     if stated is None:
         return None
-    if not isinstance(stated, str) or len(stated) > SUBJECT_ID_MAX_CHARACTERS or account_node(stated) is None:
-        raise invalid("bad_account", f"/{key}", "an account is named like business:farm@munich.loop")
+    if not isinstance(stated, str) or len(stated) > SUBJECT_ID_MAX_CHARACTERS or account_node(stated) != node_id:
+        raise invalid("bad_account", f"/{key}", f"an account is named like business:farm@{node_id}")
     return stated
 
 
-def account_in(document: bytes) -> str | None:
+def account_in(document: bytes, node_id: str) -> str | None:
     """The account that a record's owner is paid to (`metadata.seller_account`); None where it names none."""
     if b"seller_account" not in document:
         return None
     value = read_json(document)
     metadata = value.get("metadata") if isinstance(value, Mapping) else None
     stated = metadata.get("seller_account") if isinstance(metadata, Mapping) else None
-    return stated if isinstance(stated, str) and account_node(stated) is not None else None
+    return stated if isinstance(stated, str) and account_node(stated) == node_id else None
 
 
 def read_moment(value: Mapping[str, Any], key: str) -> int:

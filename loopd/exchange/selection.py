@@ -186,7 +186,7 @@ class Selecting:
             from_city=self.node.city,
             to_city=self.deals.city_of(tx, node_id),
             cost=agreed_cost(judged),
-            seller_account=account_in(record.document),
+            seller_account=account_in(record.document, self.node.node_id),
             buyer_account=bid.buyer_account,
         )
 

@@ -135,7 +135,7 @@ class Exchange:
                 document_digest=None,
                 received_at_ms=now_ms,
                 valid_until_ms=until_ms,
-                buyer_account=read_account(wish.value, "buyer_account"),
+                buyer_account=read_account(wish.value, "buyer_account", self._node.node_id),
             ),
         )
         ranked = self._judging.ranked(tx, record)
@@ -188,7 +188,7 @@ class Exchange:
                 document_digest=digest,
                 received_at_ms=now_ms,
                 valid_until_ms=valid_until_ms,
-                buyer_account=read_account(value, "buyer_account"),
+                buyer_account=read_account(value, "buyer_account", caller_node_id),
             ),
         )
 

@@ -298,6 +298,8 @@ SEARCH_ENDED_AT_ONCE = 4
 # Records that are entered in one transaction where many wait.
 SEARCH_BACKLOG_AT_ONCE = 500
 
+# How long a Match may reserve without a Transfer. Beyond: 400.
+MATCH_MAX_VALIDITY_MS = 366 * 86_400_000
 # Offers and Matches that end in one transaction because they are due; the rest follow.
 DUE_AT_ONCE_MAX = 1_000
 # Versions of one entry that its history shows; an Offer gets two more with each Match, so only a loop reaches it.

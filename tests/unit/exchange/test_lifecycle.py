@@ -262,6 +262,7 @@ async def test_an_offer_of_what_is_reserved_is_refused(node: SellerNode) -> None
         ({"status": "expired"}, 400, "bad_status"),
         ({"valid_until": format_timestamp(NOW_MS)}, 400, "expired"),
         ({"valid_until": "tomorrow"}, 400, "bad_time"),
+        ({"valid_until": format_timestamp(NOW_MS + 367 * DAY_MS)}, 400, "bad_time"),
         ({"to_node": "Vienna"}, 400, "bad_node"),
         ({"to_node": 7}, 400, "bad_node"),
         ({"id": "A" * 201}, 400, "bad_id"),

@@ -209,7 +209,9 @@ async def test_both_accounts_are_in_the_transaction(seller: Seller) -> None:
     assert sale["transaction"]["buyer_account"] == "user:maria@vienna.loop"
 
 
-@pytest.mark.parametrize("account", ["maria", 7, "user:@vienna.loop", "user:" + "a" * 200 + "@vienna.loop"])
+@pytest.mark.parametrize(
+    "account", ["maria", 7, "user:@vienna.loop", "business:brewery@munich.loop", "user:" + "a" * 200 + "@vienna.loop"]
+)
 async def test_an_account_that_is_none(seller: Seller, account: Any) -> None:
     with pytest.raises(Refusal) as refusal:
         await seller.node.receive(offer_json(buyer_account=account))

@@ -242,6 +242,8 @@ def price(base: float, total: float, **parts: float) -> dict[str, Any]:
         ({"offer": price(60, 59)}, 400, "bad_breakdown"),
         ({"offer": price(60, 104), **ACCOUNTS}, 400, "bad_breakdown"),
         ({"offer": price(60, 104), "buyer": "munich.loop"}, 400, "bad_breakdown"),
+        ({**ACCOUNTS, "buyer_account": "business:brewery@munich.loop"}, 400, "bad_account"),
+        ({**ACCOUNTS, "seller_account": "user:maria@vienna.loop"}, 400, "bad_account"),
         ({"timestamp": "0001-01-01T00:00:00+14:00"}, 400, "bad_time"),
     ],
 )
