@@ -65,21 +65,14 @@ from loopd.database.writer import Tx
 from loopd.directory import NodeDirectory
 from loopd.events.room import EventRoom
 from loopd.events.service import EventKind
-from loopd.exchange.lifecycle import Lifecycle
-from loopd.exchange.lifecycle import Ports as LifecyclePorts
-from loopd.exchange.mirror_keeper import MirrorKeeper
-from loopd.exchange.mirror_requests import StatusRequests
 from loopd.exchange.mirror_rules import REQUEST_TYPE, UPDATE_TYPE
-from loopd.exchange.mirror_telling import MirrorTelling
-from loopd.exchange.mirroring import Mirroring
 from loopd.exchange.ports import NodeAnswer
-from loopd.exchange.selection import Policy
-from loopd.exchange.service import Exchange
-from loopd.exchange.timer import ExchangeTimer
+from loopd.exchange.room import ExchangeRoom
 from loopd.exchange.views import MIRROR_PATH, STATUS_TYPE, WITHDRAWAL_TYPE
 from loopd.federation import nodes, own_key
 from loopd.federation.heard import HeardHook, HeardSubjects
 from loopd.federation.own_key import OwnKey
+from loopd.federation.peer_signals import PeerSignals
 from loopd.federation.requests import Destination, NodeRequests
 from loopd.federation.service import Federation, Modules
 from loopd.identity import NODE_INFO_CAPABILITIES, Identity
@@ -93,8 +86,7 @@ from loopd.net.http_client import DialError, PeerClient
 from loopd.observe.metrics import AnnouncementMetrics
 from loopd.observe.systemd import ServiceManager
 from loopd.protocol.contexts import context_url
-from loopd.protocol.documents import Document, check_document, dump_json
-from loopd.protocol.errors import Refusal
+from loopd.protocol.documents import dump_json
 from loopd.protocol.geo import Location
 from loopd.protocol.money import MINOR_PER_LC
 from loopd.protocol.nodes import KnownNode
@@ -102,18 +94,10 @@ from loopd.protocol.schemas import ENTITIES_BY_FILE, schema_file
 from loopd.protocol.signing import API_ROOT
 from loopd.protocol.subjects import HeardSubject, SubjectKind
 from loopd.protocol.timestamps import format_timestamp
-from loopd.protocol.vocabulary import DEFAULT_SIGNAL, Feature
-from loopd.registry import offered
+from loopd.protocol.vocabulary import Feature
 from loopd.registry.service import RecordListener, Registry
-from loopd.registry.stock import Stock
 from loopd.routing.demands import TYPE as DEMAND_TYPE
-from loopd.routing.destinations import Destinations, SignalFetcher
-from loopd.routing.matching import Matching
-from loopd.routing.planner import Planner
-from loopd.routing.plans import Plans
-from loopd.routing.service import Routing
-from loopd.routing.wanted import Wanted
-from loopd.routing.wanted_time import WantedTime
+from loopd.routing.room import RoutingRoom
 from loopd.settings import Settings
 from loopd.signals.rules import TYPE as SIGNALS_TYPE
 from loopd.signals.service import Signals
@@ -122,7 +106,6 @@ from loopd.signals.voting_time import VotingTime
 
 log = structlog.get_logger(__name__)
 
-SIGNALS_PATH = "/signals"
 SIGNALS_REFERENCE = "signals"
 # A database may be large and a migration long: the service manager is told to wait while one runs.
 START_EXTENSION_S = 60.0
@@ -220,82 +203,40 @@ class Node:
         self._heard_listeners.append(self._catalogue.heard)
         self._ledger = Ledger(identity, settings.ledger, audit, self._clock, self._events)
         self._settlements = Settlements(self._ledger, audit, self._events)
-        self._mirror_telling = MirrorTelling(identity, self._clock, nodes, self._federation.outbox)
-        self._lifecycle = Lifecycle(
-            LifecyclePorts(
-                node=identity,
-                clock=self._clock,
-                audit=audit,
-                events=self._events,
-                records=self._registry,
-                stock=Stock(self._registry, self._clock, audit),
-                directory=nodes,
-                mirror=self._mirror_telling,
-                settlement=self._settlements,
-                random_hex=secrets.token_hex,
-            ),
-            settings.exchange.match_validity_s * 1000,
-        )
-        self._exchange = Exchange(
+        self._peer_signals = PeerSignals(database, self._signals, self._federation.requests)
+        heard = HeardSubjects(self._clock)
+        self._exchange = ExchangeRoom(
             identity,
-            self._clock,
+            settings.exchange,
+            database,
             audit,
             self._events,
+            self._clock,
+            self._registry,
+            self._signals,
+            self._settlements,
+            nodes,
+            heard,
+            self._federation.outbox,
+            self._read_signed,
+        )
+        self._search = Search(identity, database, self._clock, self._registry, self._signals, nodes)
+        self._routing = RoutingRoom(
+            identity,
+            database,
+            audit,
+            self._events,
+            self._clock,
             self._registry,
             self._signals,
             nodes,
-            HeardSubjects(self._clock),
+            heard,
             self._federation.outbox,
-            self._lifecycle,
-            Policy(settings.exchange.select == "lowest-cost", settings.exchange.select_after_s * 1000),
-        )
-        self._exchange_timer = ExchangeTimer([self._lifecycle, self._exchange.selecting], database, self._clock)
-        self._mirroring = Mirroring(identity, self._clock, audit, self._events, lambda: self._mirror_keeper.wake())
-        self._status_requests = StatusRequests(
-            identity, self._clock, audit, self._federation.outbox, self._lifecycle, secrets.token_hex
-        )
-        self._mirror_keeper = MirrorKeeper(database, self._clock, self._mirroring, nodes, self._read_signed)
-        self._signal_fetcher = SignalFetcher(
-            identity.node_id, database, self._signals, self._clock, self._refresh_signals_of
-        )
-        self._search = Search(identity, database, self._clock, self._registry, self._signals, nodes)
-        matching = Matching(identity, self._clock, offered, HeardSubjects(self._clock), nodes, self._events)
-        destinations = Destinations(identity, database, nodes, self._signals, self._clock)
-        self._routing = Routing(
-            identity,
-            database,
-            self._clock,
-            self._registry,
-            HeardSubjects(self._clock),
-            matching,
             self._federation.announcer,
-            destinations,
-            self._signal_fetcher,
+            self._peer_signals.fetch,
         )
-        self._plans = Plans(
-            identity,
-            database,
-            self._clock,
-            offered,
-            HeardSubjects(self._clock),
-            matching,
-            destinations,
-            self._signal_fetcher,
-            Planner(),
-        )
-        self._wanted = Wanted(
-            identity,
-            self._clock,
-            audit,
-            self._events,
-            matching,
-            nodes,
-            self._federation.outbox,
-            secrets.token_hex,
-        )
-        self._wanted_time = WantedTime(self._wanted, database)
-        self._record_listeners.append(self._wanted)
-        self._heard_listeners.append(self._wanted.heard)
+        self._record_listeners.append(self._routing.wanted)
+        self._heard_listeners.append(self._routing.wanted.heard)
         self._ledger_due = DueTime(self._ledger, database, self._clock)
         self._tokens = TokenStore(database, self._clock)
         self._metrics = RequestMetrics()
@@ -312,13 +253,12 @@ class Node:
         self._event_room.start()
         self._ledger_due.start()
         await self._voting_time.start()
-        await self._exchange_timer.start()
-        self._mirror_keeper.start()
-        self._wanted_time.start()
+        await self._exchange.start()
+        self._routing.start()
         await self._federation.start(
             Modules(
                 self._registry.subject_by_id,
-                self._request_answered,
+                self._exchange.request_answered,
                 self._peer_contacted,
                 self._decisions.count,
                 public.handle_carried,
@@ -333,11 +273,9 @@ class Node:
     async def stop(self) -> None:
         """End the work in the background, once nobody calls any more and before the database closes."""
         await self._voting_time.stop()
-        await self._wanted_time.stop()
         await self._ledger_due.stop()
-        await self._exchange_timer.stop()
-        await self._signal_fetcher.stop()
-        await self._mirror_keeper.stop()
+        await self._exchange.stop()
+        await self._routing.stop()
         await self._event_room.stop()
         await self._federation.stop()
         await self._tokens.close()
@@ -371,10 +309,10 @@ class Node:
             NodeRoutes(self._identity, self._capabilities(), self._statistics, self._card_extras()),
             MaterialRoutes(self._registry, database, write),
             ProductRoutes(self._registry, database, write),
-            StatusUpdateRoutes(SubjectKind.MATERIAL, self._registry, database, write, self._lifecycle.release),
-            StatusUpdateRoutes(SubjectKind.PRODUCT, self._registry, database, write, self._lifecycle.release),
-            ExchangeEntityRoutes(self._lifecycle, database, write),
-            MirrorRoutes(self._mirroring, self._status_requests, database, write),
+            StatusUpdateRoutes(SubjectKind.MATERIAL, self._registry, database, write, self._exchange.lifecycle.release),
+            StatusUpdateRoutes(SubjectKind.PRODUCT, self._registry, database, write, self._exchange.lifecycle.release),
+            ExchangeEntityRoutes(self._exchange.lifecycle, database, write),
+            MirrorRoutes(self._exchange.mirroring, self._exchange.status_requests, database, write),
             EventRoutes(self._events, self._event_room.feed, database, clock),
             SearchRoutes(self._search, self._identity.location),
             WebhookRoutes(self._event_room.webhooks, self._event_room.deliveries, database),
@@ -383,13 +321,13 @@ class Node:
             FederationRoutes(self._identity, self._federation, database, clock),
             FederationLinkRoutes(self._federation.links),
             FederateAnnounceRoutes(self._federation.flooding),
-            FederateOfferRoutes(self._exchange, self._take_bid),
+            FederateOfferRoutes(self._exchange.bids, self._take_bid),
             self._federate_mirror_routes(),
-            BidRoutes(self._exchange, database, write, self._refresh_signals_of),
-            LoopCostRoutes(self._routing),
-            RouteRoutes(self._routing),
-            RoutePlanRoutes(self._plans),
-            WantedRoutes(self._wanted, database, write),
+            BidRoutes(self._exchange.bids, database, write, self._peer_signals.fetch),
+            LoopCostRoutes(self._routing.routes),
+            RouteRoutes(self._routing.routes),
+            RoutePlanRoutes(self._routing.plans),
+            WantedRoutes(self._routing.wanted, database, write),
             LoopCoinRoutes(self._ledger, database, clock),
             LoopCoinTransferRoutes(self._ledger, database, clock, write),
             LedgerAdminRoutes(self._ledger, Issuance(self._ledger), database, write),
@@ -408,16 +346,16 @@ class Node:
 
     def _federate_mirror_routes(self) -> FederateMirrorRoutes:
         takers: dict[str, Taker] = {
-            STATUS_TYPE: self._receive_bid_status,
-            WITHDRAWAL_TYPE: self._exchange.receive_withdrawal,
-            UPDATE_TYPE: self._mirroring.receive,
-            REQUEST_TYPE: self._status_requests.receive,
+            STATUS_TYPE: self._exchange.receive_bid_status,
+            WITHDRAWAL_TYPE: self._exchange.bids.receive_withdrawal,
+            UPDATE_TYPE: self._exchange.mirroring.receive,
+            REQUEST_TYPE: self._exchange.status_requests.receive,
             SIGNALS_TYPE: self._signals.remember,
-            DEMAND_TYPE: self._wanted.receive,
+            DEMAND_TYPE: self._routing.wanted.receive,
         }
         return FederateMirrorRoutes(
             takers,
-            self._mirror_telling,
+            self._exchange.telling,
             self._database,
             self._node_requests.accept_once,
         )
@@ -476,24 +414,14 @@ class Node:
             if Feature.MIRROR in peer.features:
                 self._federation.outbox.enqueue(tx, peer.node_id, MIRROR_PATH, body, valid_until_ms, SIGNALS_REFERENCE)
 
-    def _receive_bid_status(self, tx: Tx, caller_node_id: str, document: Document) -> None:
-        """Take what became of a bid; its owner may have a deal to tell of."""
-        self._exchange.receive_status(tx, caller_node_id, document)
-        self._mirroring.expect(tx, caller_node_id)
-
-    def _request_answered(self, tx: Tx, reference: str, status: int, reason: str) -> None:
-        """Tell whoever queued a request how it was answered; each knows its own by the reference."""
-        self._exchange.request_answered(tx, reference, status, reason)
-        self._mirror_telling.update_answered(reference, status, reason)
-        self._status_requests.request_answered(tx, reference, status, reason)
-
     async def _peer_contacted(self, node: KnownNode, requests: NodeRequests) -> None:
         """A peer answered: what else is wanted of it?"""
         if Feature.MIRROR in node.features:
-            await self._mirror_keeper.contacted(node.node_id)
-        if self._wanted.owes(self._database.points, node):
-            await self._database.write(lambda tx: self._wanted.tell(tx, node))
-        await self._fetch_signals(node, requests)
+            await self._exchange.keeper.contacted(node.node_id)
+        wanted = self._routing.wanted
+        if wanted.owes(self._database.points, node):
+            await self._database.write(lambda tx: wanted.tell(tx, node))
+        await self._peer_signals.fetch_due(node, requests)
 
     async def _read_signed(self, node: KnownNode, path: str) -> NodeAnswer | None:
         destination = Destination(node.endpoint, node.node_id, node.named_by_operator)
@@ -504,32 +432,9 @@ class Node:
             return None
         return NodeAnswer(answer.status, answer.body)
 
-    async def _fetch_signals(self, node: KnownNode, requests: NodeRequests) -> None:
-        """Fetch the signals that a peer publishes, when it is time to."""
-        if self._signals.due(self._database.points, [node.node_id]):
-            await self._refresh_signals(node, requests)
-
     async def _take_bid(self, request: Request, effect: Effect) -> int:
-        """Take a node's bid, after a look at its signals where they are unknown: without them it has no rank."""
-        node_id = request.node.node_id
-        if self._signals.basis_points(self._database.points, node_id, DEFAULT_SIGNAL) is None:
-            await self._refresh_signals_of(node_id)
+        await self._peer_signals.fetch_unknown(request.node.node_id)
         return await self._node_requests.accept_once(request, effect)
-
-    async def _refresh_signals_of(self, node_id: str) -> None:
-        """Ask a node for its signals now, because somebody waits for a cost."""
-        node = nodes.find(self._database.points, node_id)
-        if node is not None:
-            await self._refresh_signals(node, self._federation.requests)
-
-    async def _refresh_signals(self, node: KnownNode, requests: NodeRequests) -> None:
-        destination = Destination(node.endpoint, node.node_id, node.named_by_operator)
-        try:
-            answer = await requests.get(destination, SIGNALS_PATH)
-            document = check_document(answer.body, "LoopSignalConfig")
-            await self._database.write(lambda tx: self._signals.remember(tx, node.node_id, document))
-        except (DialError, Refusal) as error:
-            log.info("signals_not_fetched", node=node.node_id, error=str(error))
 
 
 async def serve(directory: NodeDirectory, settings: Settings) -> None:
