@@ -185,6 +185,24 @@ WORDS = [
         lambda s: signed(s.vienna, MIRROR, _bid_status("vienna.loop", version=0)),
     ),
     Row(
+        "a bid taken back that nobody made",
+        404,
+        "unknown_offer",
+        lambda s: signed(s.vienna, MIRROR, _withdrawal(s.vienna.node_id)),
+    ),
+    Row(
+        "a bid taken back in another's name",
+        400,
+        "origin_mismatch",
+        lambda s: signed(s.vienna, MIRROR, _withdrawal("berlin.loop")),
+    ),
+    Row(
+        "a bid taken back in the version in which it was made",
+        400,
+        "schema",
+        lambda s: signed(s.vienna, MIRROR, _withdrawal("vienna.loop", version=1)),
+    ),
+    Row(
         "a demand in another's name",
         400,
         "origin_mismatch",
@@ -223,6 +241,11 @@ def _demand(node: str, **fields: Any) -> bytes:
         valid_until=utc(3_600),
         **wish,
     )
+
+
+def _withdrawal(node: str, version: int = 2) -> bytes:
+    fields = {"from": node, "offer": f"BID-{REFUSED}", "material": "MAT-AT-VIE-2026-FOOD-B847F3"}
+    return document("BidWithdrawal", version=version, withdrawn_at=utc(), **fields)
 
 
 def _bid_status(node: str, version: int = 1) -> bytes:
