@@ -34,13 +34,11 @@ class Watch:
 
     def link_up(self, peer: str) -> None:
         """There is a link to the peer."""
-        self.membership.link_up(peer, self._now_ms)
-        self._set_timer()
+        self._carry_out(self.membership.link_up(peer, self._now_ms))
 
     def link_down(self, peer: str) -> None:
         """The link broke."""
-        self.membership.link_down(peer, self._now_ms)
-        self._set_timer()
+        self._carry_out(self.membership.link_down(peer, self._now_ms))
 
     def receive(self, peer: str, frame: Frame) -> None:
         """A frame about health."""
