@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.exchange.mirror_rules import EntityKey, RequestState, Version
-from loopd.protocol.json_text import dump_json, read_json
+from loopd.protocol.json_text import read_json
 from loopd.protocol.lifecycle import MirroredEntity
 from loopd.protocol.limits import MIRROR_GAPS_PER_NODE_MAX
 
@@ -30,6 +30,7 @@ class Mirrored:
     number: int
     key: EntityKey
     version: Version
+    size_bytes: int
     received_at_ms: int
 
 
@@ -159,7 +160,7 @@ def mirrored_of(row: sqlite3.Row) -> Mirrored:
     version = Version(
         row["version"], row["follows"], row["status"], row["updated_at_ms"], read_json(bytes(row["document"]))
     )
-    return Mirrored(row["number"], key_of(row), version, row["received_at_ms"])
+    return Mirrored(row["number"], key_of(row), version, len(row["document"]), row["received_at_ms"])
 
 
 def key_of(row: sqlite3.Row) -> EntityKey:
@@ -167,7 +168,7 @@ def key_of(row: sqlite3.Row) -> EntityKey:
     return EntityKey(row["node"], MirroredEntity(row["entity"]), row["entity_id"])
 
 
-def put_mirrored(tx: Tx, key: EntityKey, version: Version, now_ms: int) -> None:
+def put_mirrored(tx: Tx, key: EntityKey, version: Version, document: bytes, now_ms: int) -> None:
     """Keep a version as the one that is held."""
     tx.execute(
         "INSERT INTO mirror"
@@ -181,7 +182,7 @@ def put_mirrored(tx: Tx, key: EntityKey, version: Version, now_ms: int) -> None:
             version.number,
             version.follows,
             version.status,
-            dump_json(version.document),
+            document,
             version.updated_at_ms,
             now_ms,
         ),
@@ -261,10 +262,10 @@ def partner_of(row: sqlite3.Row) -> Partner:
     return Partner(row["node"], row["compared_to"], row["compared_whole_at_ms"], row["attempts"])
 
 
-def count_held(source: RowSource, node: str) -> int:
-    """How many entities of a node are held."""
-    row = source.one("SELECT held FROM mirror_partner WHERE node = ?", (node,))
-    return 0 if row is None else int(row["held"])
+def held_of(source: RowSource, node: str) -> tuple[int, int]:
+    """How many entities of a node are held, and how large they are together."""
+    row = source.one("SELECT held, held_bytes FROM mirror_partner WHERE node = ?", (node,))
+    return (0, 0) if row is None else (row["held"], row["held_bytes"])
 
 
 def expect(tx: Tx, node: str, next_comparison_at_ms: int) -> None:
@@ -275,12 +276,12 @@ def expect(tx: Tx, node: str, next_comparison_at_ms: int) -> None:
     )
 
 
-def count_one_more(tx: Tx, node: str, next_comparison_at_ms: int) -> None:
-    """One more entity of a node is held."""
+def set_held(tx: Tx, node: str, held: int, held_bytes: int, next_comparison_at_ms: int) -> None:
+    """So much of a node is held now."""
     tx.execute(
-        "INSERT INTO mirror_partner (node, held, next_comparison_at_ms) VALUES (?, 1, ?)"
-        " ON CONFLICT (node) DO UPDATE SET held = held + 1",
-        (node, next_comparison_at_ms),
+        "INSERT INTO mirror_partner (node, held, held_bytes, next_comparison_at_ms) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (node) DO UPDATE SET held = excluded.held, held_bytes = excluded.held_bytes",
+        (node, held, held_bytes, next_comparison_at_ms),
     )
 
 

@@ -24,14 +24,14 @@ from loopd.exchange.mirror_rules import (
     read_update,
     retry_delay_ms,
 )
-from loopd.exchange.mirror_tables import Gap, Partner
+from loopd.exchange.mirror_tables import Gap, Mirrored, Partner
 from loopd.exchange.mirror_views import mirrored_json
 from loopd.exchange.ports import HomeNode
 from loopd.protocol.documents import Document
 from loopd.protocol.errors import Invalid, NotFound, Refusal, Unavailable
-from loopd.protocol.json_text import JSON
+from loopd.protocol.json_text import JSON, dump_json
 from loopd.protocol.lifecycle import MirroredEntity
-from loopd.protocol.limits import MIRRORED_PER_NODE_MAX
+from loopd.protocol.limits import MIRRORED_PER_NODE_MAX, MIRRORED_PER_NODE_MAX_BYTES
 
 log = structlog.get_logger(__name__)
 
@@ -77,24 +77,30 @@ class Mirroring:
         held = tables.find_mirrored(tx, told.key)
         finding = find(None if held is None else held.version, told.version, told.key.entity)
         if finding is Finding.APPLIES:
-            self._apply(tx, told, is_new=held is None)
+            self._apply(tx, told, held)
         elif finding is Finding.GAP:
             self._note_missing(tx, told.key, told.version.number)
         return finding
 
-    def _apply(self, tx: Tx, told: Told, *, is_new: bool) -> None:
+    def _apply(self, tx: Tx, told: Told, held: Mirrored | None) -> None:
         key, version, now_ms = told.key, told.version, self._clock.now_ms()
-        if is_new:
-            if tables.count_held(tx, key.node) >= MIRRORED_PER_NODE_MAX:
-                raise Unavailable("too_many_mirrored", "As much of this node is held as is kept.", retry_after_s=3600)
-            tables.count_one_more(tx, key.node, now_ms + WHOLE_COMPARISON_MS)
-        tables.put_mirrored(tx, key, version, now_ms)
+        document = dump_json(version.document)
+        self._count(tx, key.node, held, len(document), now_ms)
+        tables.put_mirrored(tx, key, version, document, now_ms)
         tables.close_gap(tx, key, version.number)
         what: dict[str, JSON] = {"node": key.node, "version": version.number, "status": version.status}
         audited = {"event": "mirrored", "entity": key.entity.value, **what}
         self._audit.append(tx, AuditKind.NODE_INTERACTION, key.entity_id, audited)
-        kind = EventKind(f"{key.entity.value}.{'created' if is_new else 'status'}")
+        kind = EventKind(f"{key.entity.value}.{'created' if held is None else 'status'}")
         self._events.append(tx, kind, key.entity_id, what)
+
+    def _count(self, tx: Tx, node_id: str, held: Mirrored | None, size_bytes: int, now_ms: int) -> None:
+        entities, total_bytes = tables.held_of(tx, node_id)
+        entities += held is None
+        total_bytes += size_bytes - (0 if held is None else held.size_bytes)
+        if entities > MIRRORED_PER_NODE_MAX or total_bytes > MIRRORED_PER_NODE_MAX_BYTES:
+            raise Unavailable("too_many_mirrored", "As much of this node is held as is kept.", retry_after_s=3600)
+        tables.set_held(tx, node_id, entities, total_bytes, now_ms + WHOLE_COMPARISON_MS)
 
     def _note_missing(self, tx: Tx, key: EntityKey, wanted: int) -> None:
         tables.note_gap(tx, key, wanted, self._clock.now_ms())

@@ -150,8 +150,9 @@ MIRROR_UPDATE_MAX_BYTES = 256 * 1024
 MIRROR_PAGE_MAX_BYTES = 768 * 1024
 # Pages of one list that are read at one go; the next look goes on.
 MIRROR_PAGES_MAX = 1_000
-# Entities of one node that are held. Beyond: 503 `too_many_mirrored`.
+# Entities of one node that are held, and their size. Beyond: 503 `too_many_mirrored`.
 MIRRORED_PER_NODE_MAX = 100_000
+MIRRORED_PER_NODE_MAX_BYTES = 256 * 1024 * 1024
 # Entities of one node of which versions are known to be missing; what is beyond, the next comparison finds.
 MIRROR_GAPS_PER_NODE_MAX = 10_000
 # How long the other side is tried to be told a version; later it finds it by comparing.

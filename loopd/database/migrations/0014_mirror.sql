@@ -45,10 +45,11 @@ CREATE TABLE mirror_gap (
 ) STRICT;
 CREATE INDEX mirror_gap_due ON mirror_gap (next_attempt_at_ms);
 
--- Nodes whose decisions this one mirrors: how many it holds, and how far it has compared.
+-- Nodes whose decisions this one mirrors: how much it holds, and how far it has compared.
 CREATE TABLE mirror_partner (
     node TEXT PRIMARY KEY,
     held INTEGER NOT NULL DEFAULT 0,
+    held_bytes INTEGER NOT NULL DEFAULT 0,
     compared_to INTEGER NOT NULL DEFAULT 0,
     compared_whole_at_ms INTEGER NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL DEFAULT 0,

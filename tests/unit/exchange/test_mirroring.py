@@ -256,14 +256,21 @@ async def test_versions_that_are_refused(pair: Pair) -> None:
     assert vienna.held(MATCH) == munich.told(MATCH)
 
 
-async def test_a_node_tells_so_much_and_no_more(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("ceiling", "value"), [("MIRRORED_PER_NODE_MAX", 1), ("MIRRORED_PER_NODE_MAX_BYTES", 600)])
+async def test_a_node_tells_so_much_and_no_more(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, ceiling: str, value: int
+) -> None:
     munich, vienna, _ = pair
-    monkeypatch.setattr(mirroring, "MIRRORED_PER_NODE_MAX", 1)
+    monkeypatch.setattr(mirroring, ceiling, value)
     await munich.decide(MATCH, "proposed")
     await munich.decide(TRANSFER, "scheduled")
-    match, transfer = updates(munich)
+    await munich.decide(MATCH, "accepted")
+    match, transfer, accepted = updates(munich)
     await vienna.receive(dump_json(match), "munich.loop")
     assert await refused(vienna, transfer) == "too_many_mirrored"
+    # What is held already is told on.
+    await vienna.receive(dump_json(accepted), "munich.loop")
+    assert vienna.held(MATCH) == munich.told(MATCH)
 
 
 @pytest.mark.parametrize(
