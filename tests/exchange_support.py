@@ -16,16 +16,18 @@ from loopd.exchange.documents import Agreement
 from loopd.exchange.lifecycle import Lifecycle, Ports
 from loopd.exchange.mirror_telling import MirrorTelling
 from loopd.exchange.mirroring import Mirroring
-from loopd.exchange.ports import DealMaker, NoMirror, NoSettlement, Records, SettlementHooks
+from loopd.exchange.ports import DealMaker, Records, SettlementHooks
 from loopd.exchange.selection import BY_HAND, Policy
 from loopd.exchange.service import BidWish, Exchange
 from loopd.protocol.documents import Document, check_document
 from loopd.protocol.errors import Refusal
 from loopd.protocol.geo import Location
+from loopd.protocol.lifecycle import MirroredEntity
 from loopd.protocol.nodes import KnownNode, PeerAuth, Standing
 from loopd.protocol.quantity import Quantity
 from loopd.protocol.subjects import HeardSubject, Subject, SubjectKind, SubjectState
 from loopd.protocol.timestamps import format_timestamp
+from loopd.protocol.transactions import Transaction
 from loopd.protocol.vocabulary import Feature
 from loopd.registry.service import Registry
 from loopd.registry.stock import Stock
@@ -103,6 +105,43 @@ class FakeDeals:
 
     def city_of(self, tx: Tx, node_id: str) -> str:
         return node_id
+
+
+class NoMirror:
+    """Tells nobody."""
+
+    def changed(
+        self,
+        tx: Tx,
+        entity: MirroredEntity,
+        entity_id: str,
+        version: int,
+        document: Mapping[str, Any],
+        counterpart: str,
+    ) -> None:
+        """Do nothing."""
+
+
+class NoSettlement:
+    """A node without a ledger: nothing is held and nothing is paid."""
+
+    def hold(self, tx: Tx, transaction: Transaction) -> str | None:
+        """Refused where accounts are named: no money stands behind them here."""
+        return "no_ledger" if transaction.names_accounts else None
+
+    def post(self, tx: Tx, transaction: Transaction) -> bool:
+        """Nothing is ever posted."""
+        return False
+
+    def release(self, tx: Tx, transaction: Transaction) -> None:
+        """Nothing was held."""
+
+    def freeze(self, tx: Tx, transaction: Transaction) -> None:
+        """Nothing was held."""
+
+    def describe(self, source: RowSource, transaction: Transaction) -> Mapping[str, Any] | None:
+        """Nothing is known."""
+        return None
 
 
 class FakeDirectory:

@@ -13,6 +13,7 @@ from loopd.exchange.rules import invalid, read_moment
 from loopd.protocol.errors import Conflict
 from loopd.protocol.ids import is_exchange_id, is_node_id
 from loopd.protocol.lifecycle import MirroredEntity
+from loopd.protocol.limits import TRANSACTION_ID_MAX_CHARACTERS
 from loopd.protocol.loopcost import LoopCost
 from loopd.protocol.money import parse_amount
 from loopd.protocol.quantity import Quantity, parse_quantity
@@ -25,7 +26,6 @@ TYPES: Final[Mapping[MirroredEntity, str]] = {
     MirroredEntity.TRANSFER: "Transfer",
     MirroredEntity.TRANSACTION: "MaterialTransaction",
 }
-_TRANSACTION_ID_MAX_CHARACTERS: Final = 120
 _CITY_MIN_CHARACTERS: Final = 2
 _CITY_MAX_CHARACTERS: Final = 80
 
@@ -182,8 +182,8 @@ def read_id(value: Mapping[str, Any]) -> str:
 def read_transaction_id(value: Mapping[str, Any]) -> str:
     """The id of a MaterialTransaction; Invalid (400) `bad_id`."""
     stated: str = value["id"]
-    if len(stated) > _TRANSACTION_ID_MAX_CHARACTERS or not stated.isascii():
-        raise invalid("bad_id", "/id", f"an id has at most {_TRANSACTION_ID_MAX_CHARACTERS} characters")
+    if len(stated) > TRANSACTION_ID_MAX_CHARACTERS or not stated.isascii():
+        raise invalid("bad_id", "/id", f"an id has at most {TRANSACTION_ID_MAX_CHARACTERS} characters")
     return stated
 
 

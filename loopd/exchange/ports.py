@@ -176,21 +176,6 @@ class Mirror(Protocol):
         ...
 
 
-class NoMirror:
-    """Tells nobody."""
-
-    def changed(
-        self,
-        tx: Tx,
-        entity: MirroredEntity,
-        entity_id: str,
-        version: int,
-        document: Mapping[str, Any],
-        counterpart: str,
-    ) -> None:
-        """Do nothing."""
-
-
 class SettlementHooks(Protocol):
     """The ledger, as a transaction needs it. Called for every transaction; those without accounts ask for nothing."""
 
@@ -213,25 +198,3 @@ class SettlementHooks(Protocol):
     def describe(self, source: RowSource, transaction: Transaction) -> Mapping[str, Any] | None:
         """What is known of the payment, as `GET .../settlement` tells it; None where the ledger knows nothing."""
         ...
-
-
-class NoSettlement:
-    """A node without a ledger: nothing is held and nothing is paid."""
-
-    def hold(self, tx: Tx, transaction: Transaction) -> str | None:
-        """Refused where accounts are named: no money stands behind them here."""
-        return "no_ledger" if transaction.names_accounts else None
-
-    def post(self, tx: Tx, transaction: Transaction) -> bool:
-        """Nothing is ever posted."""
-        return False
-
-    def release(self, tx: Tx, transaction: Transaction) -> None:
-        """Nothing was held."""
-
-    def freeze(self, tx: Tx, transaction: Transaction) -> None:
-        """Nothing was held."""
-
-    def describe(self, source: RowSource, transaction: Transaction) -> Mapping[str, Any] | None:
-        """Nothing is known."""
-        return None

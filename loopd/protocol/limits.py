@@ -299,6 +299,8 @@ SEARCH_ENDED_AT_ONCE = 4
 # Records that are entered in one transaction where many wait.
 SEARCH_BACKLOG_AT_ONCE = 500
 
+# A MaterialTransaction's id, whose pattern has no end. Beyond: 400.
+TRANSACTION_ID_MAX_CHARACTERS = 120
 # How long a Match may reserve without a Transfer. Beyond: 400.
 MATCH_MAX_VALIDITY_MS = 366 * 86_400_000
 # Offers and Matches that end in one transaction because they are due; the rest follow.
