@@ -21,6 +21,7 @@ from loopd.exchange.mirror_telling import TOO_LARGE
 from loopd.exchange.rules import invalid
 from loopd.protocol.documents import check_document, read_json, refuse_personal_data
 from loopd.protocol.lifecycle import MirroredEntity
+from loopd.protocol.schemas import entity_schema
 from loopd.protocol.timestamps import format_timestamp
 
 STATUS_TYPE: Final = "TransactionStatus"
@@ -168,10 +169,7 @@ NOUNS: Final = (
         },
         ("terminal", "transition", "no_transfer", "by_settlement", "in_transfer", "part_exists"),
         {
-            "details": {
-                "type": "object",
-                "description": "As in a TransactionStatus: location, estimated_arrival, notes.",
-            }
+            "details": entity_schema(STATUS_TYPE)["properties"]["details"],
         },
     ),
 )

@@ -40,7 +40,6 @@ from loopd.protocol.lifecycle import MirroredEntity
 from loopd.protocol.quantity import Quantity
 from loopd.protocol.timestamps import format_timestamp
 from loopd.protocol.transactions import TransactionStatus
-from loopd.registry.rules import base_quantity_text
 
 _ID_BYTES: Final = 8
 _DATE_CHARACTERS: Final = len("2026-11-21")
@@ -155,9 +154,7 @@ class Deals:
     def _match_for(self, tx: Tx, document: Document, subject_id: str, stated: Quantity | None) -> Match | None:
         value, matches = document.value, self.transfers.matches
         if "match_id" not in value:
-            found = tables.free_match(tx, subject_id, value["buyer"])
-            fits = found is not None and (stated is None or _same(stated, self._offer_of(tx, found).quantity))
-            return found if fits else None
+            return tables.free_match(tx, subject_id, value["buyer"], stated)
         if not isinstance(value["match_id"], str):
             raise invalid("schema", "/match_id", "a match is named by its id")
         match = matches.require_accepted(tx, value["match_id"])
@@ -178,8 +175,8 @@ class Deals:
     def _new_match(self, tx: Tx, deal: Agreement, match_id: str, now_ms: int, by: str) -> Match:
         matches, url = self.transfers.matches, self.node.context_url
         # An Offer that is open for just this quantity is taken rather than another made.
-        quantity = base_quantity_text(deal.quantity)
-        offer = tables.open_offer_for(tx, deal.subject_id, quantity, now_ms) or self._new_offer(tx, deal, now_ms, by)
+        fitting = tables.open_offer_for(tx, deal.subject_id, deal.quantity, now_ms)
+        offer = fitting or self._new_offer(tx, deal, now_ms, by)
         text = ReceivedText(dump_json(match_document(deal, match_id, offer.id, url, now_ms)))
         match = Match(
             id=match_id,

@@ -1,5 +1,6 @@
 """The SQL of Offers, Matches, Transfers and transactions, and of the history of all four."""
 
+import json
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from loopd.database.writer import Tx
 from loopd.exchange.entities import Entry, Match, Offer, Sale, Transfer
 from loopd.protocol.lifecycle import MirroredEntity
 from loopd.protocol.loopcost import LoopCost
-from loopd.protocol.quantity import Quantity
+from loopd.protocol.quantity import Quantity, units_of
 from loopd.protocol.subjects import SubjectKind
 from loopd.registry.rules import base_quantity_text
 
@@ -222,13 +223,21 @@ def open_offer_of(source: RowSource, subject_id: str) -> Offer | None:
     return OFFERS.one(source, "subject = ? AND status = 'open'", (subject_id,))
 
 
-def open_offer_for(source: RowSource, subject_id: str, base_quantity: str, now_ms: int) -> Offer | None:
+def open_offer_for(source: RowSource, subject_id: str, quantity: Quantity, now_ms: int) -> Offer | None:
     """An Offer of just that quantity of a subject, open and not past its time."""
     return OFFERS.one(
         source,
-        "subject = ? AND status = 'open' AND base_quantity = ? AND available_until_ms > ?",
-        (subject_id, base_quantity, now_ms),
+        f"subject = ? AND status = 'open' AND available_until_ms > ? AND {_SAME_QUANTITY}",
+        (subject_id, now_ms, *_same_quantity(quantity)),
     )
+
+
+# An Offer of just this quantity: base quantities of two dimensions are written alike, 5 kg as 5 l.
+_SAME_QUANTITY: Final = "base_quantity = ? AND unit IN (SELECT value FROM json_each(?))"
+
+
+def _same_quantity(quantity: Quantity) -> tuple[str, str]:
+    return base_quantity_text(quantity), json.dumps(units_of(quantity.dimension))
 
 
 _DUE_MATCH: Final = """status IN ('proposed', 'accepted') AND valid_until_ms <= ?
@@ -246,14 +255,20 @@ def due_offers(source: RowSource, now_ms: int, limit: int) -> list[Offer]:
     return OFFERS.some(source, _DUE_OFFER, (now_ms,), limit, "available_until_ms")
 
 
-def free_match(source: RowSource, subject_id: str, buyer: str) -> Match | None:
-    """The oldest accepted Match of a subject with a buyer's node, or with nobody named, that no transaction is of."""
-    return MATCHES.one(
-        source,
-        """subject = ? AND status = 'accepted' AND coalesce(counterpart, ?) = ? AND NOT EXISTS
-        (SELECT 1 FROM material_transaction s WHERE s.match_id = loop_match.id AND s.status <> 'cancelled')""",
-        (subject_id, buyer, buyer),
-    )
+_FREE: Final = """subject = ? AND status = 'accepted' AND coalesce(counterpart, ?) = ? AND NOT EXISTS
+    (SELECT 1 FROM material_transaction s WHERE s.match_id = loop_match.id AND s.status <> 'cancelled')"""
+_OF_QUANTITY: Final = f" AND offer_id IN (SELECT id FROM offer WHERE subject = ? AND {_SAME_QUANTITY})"
+
+
+def free_match(source: RowSource, subject_id: str, buyer: str, quantity: Quantity | None) -> Match | None:
+    """The oldest accepted Match of a subject with a buyer's node, or with nobody named, that no transaction is of.
+
+    With a quantity, of those whose Offer is of just that much.
+    """
+    if quantity is None:
+        return MATCHES.one(source, _FREE, (subject_id, buyer, buyer))
+    parameters = (subject_id, buyer, buyer, subject_id, *_same_quantity(quantity))
+    return MATCHES.one(source, _FREE + _OF_QUANTITY, parameters)
 
 
 def count_sales(source: RowSource, prefix: str) -> int:

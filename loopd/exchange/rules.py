@@ -372,4 +372,5 @@ def check_quantity(terms: Terms, whole: Quantity | None) -> None:
 def invalid(reason: str, pointer: str, message: str, details: Mapping[str, Any] | None = None) -> Invalid:
     """400 that names the place, as a schema's violation does."""
     errors = [{"pointer": pointer, "rule": reason, "message": message}]
-    return Invalid(reason, f"{pointer}: {message}", {"errors": errors, **(details or {})})
+    told = f"{pointer}: {message}" if pointer else message
+    return Invalid(reason, told, {"errors": errors, **(details or {})})

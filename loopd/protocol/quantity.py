@@ -29,6 +29,11 @@ UNIT_SCALE: dict[str, tuple[Dimension, Decimal]] = {
 }
 
 
+def units_of(dimension: Dimension) -> list[str]:
+    """The units that measure a dimension."""
+    return [unit for unit, (measured, _) in UNIT_SCALE.items() if measured is dimension]
+
+
 @dataclass(frozen=True, slots=True)
 class Quantity:
     """An exact amount of something in its unit."""

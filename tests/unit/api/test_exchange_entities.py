@@ -164,10 +164,16 @@ async def test_a_transaction_status_moves_a_transaction(api: Api) -> None:
     path = f"/api/v1/transaction/{entity_id(TRANSACTION)}/status"
     moved = await api.post(path, told)
     assert (moved.status, moved.json["status"], moved.json["details"]) == (200, "confirmed", told["details"])
-    other = await api.post(path, {**told, "transaction_id": "TXN-2026-09-21-999"})
-    assert (other.status, other.reason) == (400, "other_transaction")
-    invalid = await api.post(path, {**told, "updated_at": "yesterday"})
-    assert (invalid.status, invalid.reason) == (400, "schema")
+    for body, reason in (
+        ({**told, "updated_at": "yesterday"}, "schema"),
+        ({**told, "transaction_id": "TXN-2026-01-01-999"}, "other_transaction"),
+        ({"status": "in_transit", "details": {"notes": "x" * 501}}, "schema"),
+        ({"status": "in_transit", "details": {"location": {"lat": "north"}}}, "schema"),
+    ):
+        before = await api.node.dump()
+        refused = await api.post(path, body)
+        assert (refused.status, refused.reason) == (400, reason)
+        assert await api.node.dump() == before
 
 
 @pytest.mark.parametrize("entity", [OFFER, MATCH, TRANSFER, TRANSACTION])

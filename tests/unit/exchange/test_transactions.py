@@ -71,6 +71,22 @@ async def test_a_sale_is_of_the_match_that_fits(node: SellerNode) -> None:
     assert (await node.sale(1, quantity={"value": 1, "unit": "kg"}))["match_id"] != entity_id(MATCH)
 
 
+async def test_a_sale_is_of_the_match_of_its_quantity(node: SellerNode) -> None:
+    await node.offer(quantity={"value": 10, "unit": "kg"})
+    await node.match()
+    await node.offer(1, quantity={"value": 20, "unit": "kg"})
+    await node.match(1)
+    assert (await node.sale(quantity={"value": 0.02, "unit": "t"}))["match_id"] == entity_id(MATCH, 1)
+    assert node.left() == 470
+
+
+async def test_litres_are_no_kilograms(node: SellerNode) -> None:
+    await node.offer(quantity={"value": 5, "unit": "kg"})
+    await refused(node, 409, "unit_mismatch", node.sale(quantity={"value": 5, "unit": "l"}))
+    await node.match()
+    await refused(node, 409, "unit_mismatch", node.sale(quantity={"value": 5, "unit": "l"}))
+
+
 async def test_a_sale_follows_its_transfer(node: SellerNode) -> None:
     await matched(node)
     await node.sale()
