@@ -79,6 +79,7 @@ OPERATIONS ?= 1000000
 FIRST ?= 0
 sim-ledger: setup ## the ledger against its model, a million operations (long): make sim-ledger FIRST=60 goes on there
 	$(BIN)/python -m tests.ledger_simulation --operations $(OPERATIONS) --first $(FIRST)
+	$(BIN)/python -m tests.clearing_nodes --first $(FIRST)
 
 lock: ## resolve pyproject's lower bounds anew into requirements.lock (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

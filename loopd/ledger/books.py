@@ -49,9 +49,18 @@ class Books:
         lot_tables.insert_hold(tx, Hold(number, payer.number, HoldState.PENDING, until_ms), parts)
         return number
 
-    def end(self, tx: Tx, history: TermsHistory, pending: Transfer, phase: Phase, at_ms: int) -> bool:
+    def end(
+        self,
+        tx: Tx,
+        history: TermsHistory,
+        pending: Transfer,
+        phase: Phase,
+        at_ms: int,
+        received: Sequence[Part] | None = None,
+    ) -> bool:
         """Post or void a pending transfer. False where that had happened before, and nothing was to do.
 
+        `received` are the issue days that the payee gets, where the coins had theirs in another city.
         Refusal `not_pending`, `already_posted`, `already_voided`, `already_expired`.
         """
         self.charge_due(tx, history, tables.account_by_number(tx, pending.payer), at_ms)
@@ -64,7 +73,7 @@ class Books:
             raise refused(_ENDED[hold.state])
         if phase is Phase.POST:
             self.charge_due(tx, history, tables.account_by_number(tx, pending.payee), at_ms)
-        self._end(tx, history, pending, phase, at_ms)
+        self._end(tx, history, pending, phase, at_ms, received)
         return True
 
     def charge_due(self, tx: Tx, history: TermsHistory, account: Account, until_ms: int) -> None:
@@ -112,7 +121,15 @@ class Books:
         for part in received:
             lot_tables.set_due(tx, payee.number, part.issue_day, history.next_boundary(part.issue_day, at_ms))
 
-    def _end(self, tx: Tx, history: TermsHistory, pending: Transfer, phase: Phase, at_ms: int) -> None:
+    def _end(
+        self,
+        tx: Tx,
+        history: TermsHistory,
+        pending: Transfer,
+        phase: Phase,
+        at_ms: int,
+        received: Sequence[Part] | None = None,
+    ) -> None:
         payer = tables.account_by_number(tx, pending.payer)
         payee = tables.account_by_number(tx, pending.payee)
         parts = lot_tables.held_parts(tx, pending.number)
@@ -132,7 +149,7 @@ class Books:
             for part in parts:
                 lot_tables.hold_part(tx, payer.number, part, -1)
         if phase is Phase.POST:
-            self._move(tx, history, number, payer, payee, parts, None, at_ms)
+            self._move(tx, history, number, payer, payee, parts, received, at_ms)
         elif payer.has_lots:
             for part in parts:
                 self._charge_missed(tx, history, pending, payer, part, at_ms)

@@ -31,3 +31,8 @@ def add_months(day: int, months: int) -> int:
 def day_text(day: int) -> str:
     """`2026-11-21`."""
     return (_EPOCH + timedelta(days=day)).isoformat()
+
+
+def parse_day(text: str) -> int:
+    """The day of `2026-11-21`. ValueError for any other text."""
+    return (date.fromisoformat(text) - _EPOCH).days

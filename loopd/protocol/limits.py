@@ -274,6 +274,10 @@ WEBHOOK_FORMER_SECRET_MS = 24 * 3600 * 1000
 LEDGER_AMOUNT_MAX_LC = Decimal(10) ** 13
 # A payment order this much older than its arrival is refused: nobody keeps a signed one in a drawer. 400 `bad_time`.
 TRANSFER_MAX_AGE_MS = 7 * 86_400_000
+# How long the money of a buyer waits for the seller's node to reserve; after it: given back.
+SETTLEMENT_PREPARE_MS = 24 * 3600 * 1000
+# Reminders to other nodes in one transaction; the rest follows at the timer's next tick.
+SETTLEMENT_REMINDERS_AT_ONCE = 50
 # How long an order may reserve funds; beyond: 400.
 HOLD_MAX_MS = 90 * 86_400_000
 # Orders in one request that stand and fall together; beyond: 400.

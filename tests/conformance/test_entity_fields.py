@@ -16,13 +16,15 @@ from loopd.protocol.vocabulary import MATERIAL_CATEGORIES, PRODUCT_CATEGORIES
 with (Path(__file__).parent / "entity_fields.tsv").open(encoding="utf-8", newline="") as table:
     ROWS = list(csv.DictReader(table, delimiter="\t", quoting=csv.QUOTE_NONE))
 
-CLOSED = {"NodeHandshake", "NodeHandshakeResponse", "FederateAcceptedResponse", "MirrorUpdate", "StatusRequest"}
+CLOSED = {"NodeHandshake", "NodeHandshakeResponse", "FederateAcceptedResponse", "MirrorUpdate", "StatusRequest"} | {
+    *(f"Settlement{message}" for message in ("Request", "Prepare", "Answer", "Decision", "Acknowledgement", "Inquiry"))
+}
 NAMED_SUBJECT = {
     **{entity: ["material_id", "product_id"] for entity in ("Offer", "Match", "Transfer")},
     **{entity: ["material", "product"] for entity in ("MaterialTransaction", "Settlement")},
     **{
         entity: ["material", "product"]
-        for entity in ("MaterialAnnouncement", "MaterialOffer", "BidStatus", "BidWithdrawal")
+        for entity in ("MaterialAnnouncement", "MaterialOffer", "BidStatus", "BidWithdrawal", "SettlementRequest")
     },
     "LoopDemand": ["category", "product_category"],
 }
@@ -40,6 +42,7 @@ OWN_FILES = (
     "bid-withdrawal",
     "mirror-update",
     "status-request",
+    "settlement-messages",
     "loop-demand",
     "key-rotation",
     "key-revocation",

@@ -1,0 +1,170 @@
+"""The payer's side of a settlement: it holds the money of its buyer, and decides."""
+
+from typing import Final
+
+from loopd.clock import Clock
+from loopd.database.writer import Tx
+from loopd.ledger.clearing import tables
+from loopd.ledger.clearing.messages import Name, Request, prepare_json, read_request
+from loopd.ledger.clearing.ports import Bids
+from loopd.ledger.clearing.postings import Postings
+from loopd.ledger.clearing.rules import (
+    Ask,
+    Book,
+    Decision,
+    Misstep,
+    PayerEvent,
+    PayerState,
+    Say,
+    payer_decision,
+    payer_opens,
+    payer_step,
+)
+from loopd.ledger.clearing.tables import Clearance, Opening, Side
+from loopd.ledger.clearing.telling import Telling
+from loopd.ledger.movements import Phase
+from loopd.ledger.service import Ledger
+from loopd.protocol.documents import Document
+from loopd.protocol.errors import Conflict, Invalid
+from loopd.protocol.json_text import dump_json
+from loopd.protocol.limits import SETTLEMENT_PREPARE_MS
+
+_ASKED: Final = {
+    Ask.POST: PayerEvent.ASKED_POST,
+    Ask.VOID: PayerEvent.ASKED_VOID,
+    Ask.FREEZE: PayerEvent.ASKED_FREEZE,
+}
+
+
+class PayerSide:
+    """Settlements whose buyer's account is here."""
+
+    def __init__(self, ledger: Ledger, clock: Clock, postings: Postings, bids: Bids, telling: Telling) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._postings = postings
+        self._bids = bids
+        self._telling = telling
+
+    def settles_with(self, tx: Tx, peer: str) -> bool:
+        """Whether there is a clearing account for a peer."""
+        return self._postings.clearing_account(tx, peer) is not None
+
+    def requested(self, tx: Tx, name: Name, document: Document) -> None:
+        """A bid of this city was selected: hold the money, or say why not.
+
+        Conflict (409) `other_content`; Invalid (400) `bad_amount`.
+        """
+        known = tables.find(tx, name.payer, name.id)
+        if known is not None:
+            if known.request is not None and known.request != document.received:
+                raise Conflict("other_content", "This settlement was asked for with other content.")
+            self._step(tx, known, PayerEvent.ASKED)
+            return
+        try:
+            request = read_request(document.value)
+        except ValueError:
+            raise Invalid("bad_amount", "An amount has at most two decimals.", {"pointer": "/lines"}) from None
+        if tables.find_of_transaction(tx, name.payee, request.transaction_id) is not None:
+            raise Conflict("other_content", "The transaction is settled under another id.")
+        self._open(tx, request, document.received)
+
+    def answered(self, tx: Tx, name: Name, document: Document) -> None:
+        """The payee's node has reserved, or will not."""
+        event = PayerEvent(document.value["answer"])
+        self._step(tx, self._require(tx, name), event, document.value.get("reason"))
+
+    def inquired(self, tx: Tx, name: Name, document: Document) -> None:
+        """The payee's node asks. What this one never heard of is void from now on."""
+        known = tables.find(tx, name.payer, name.id)
+        if known is None:
+            opened = payer_opens(held=False)
+            opening = Opening(name, Side.PAYER, opened.payer.state, None, "unknown", None, None, None, 0, 0)
+            self._keep(tx, opening, opened.say)
+            return
+        asks = document.value.get("asks")
+        event = PayerEvent.ASKED if asks is None else _ASKED[Ask(asks)]
+        self._step(tx, known, event, document.value.get("reason"))
+
+    def acknowledged(self, tx: Tx, name: Name, document: Document) -> None:
+        """The payee's node has carried a decision out."""
+        self._step(tx, self._require(tx, name), PayerEvent(f"acknowledged_{document.value['decision']}"))
+
+    def resolve(self, tx: Tx, clearance: Clearance, decision: Decision) -> None:
+        """End a dispute. Misstep as the rules say."""
+        self._step(tx, clearance, PayerEvent(f"resolve_{decision.value}"), "resolved")
+
+    def remind(self, tx: Tx, clearance: Clearance) -> None:
+        """Nothing was heard for a while: say it again, or give the money back."""
+        waited_ms = self._clock.now_ms() - clearance.opened_at_ms
+        late = clearance.payer.state is PayerState.HELD and waited_ms >= SETTLEMENT_PREPARE_MS
+        if late and not clearance.frozen:
+            self._step(tx, clearance, PayerEvent.TIMED_OUT, "timed_out")
+            return
+        self._step(tx, clearance, PayerEvent.REMIND)
+
+    def _open(self, tx: Tx, request: Request, received: bytes) -> None:
+        bid, fault = self._consent(tx, request)
+        fault = fault or self._postings.fault_of_hold(tx, request)
+        opened = payer_opens(held=fault is None)
+        prepare, payer_minor, payee_minor = None, 0, 0
+        if fault is None:
+            held = self._postings.hold(tx, request)
+            payer_minor = sum(each.payer_minor for each in held.lines)
+            payee_minor = sum(each.payee_minor for each in held.lines)
+            prepare = dump_json(prepare_json(held, self._ledger.node.context_url))
+        opening = Opening(
+            request.name,
+            Side.PAYER,
+            opened.payer.state,
+            request.transaction_id,
+            fault,
+            bid,
+            received,
+            prepare,
+            payer_minor,
+            payee_minor,
+        )
+        self._keep(tx, opening, opened.say)
+
+    def _keep(self, tx: Tx, opening: Opening, say: Say | None) -> None:
+        clearance = tables.insert(tx, opening, self._clock.now_ms())
+        self._telling.record(tx, clearance, clearance.state)
+        self._telling.say(tx, clearance, say, expects=True)
+
+    def _consent(self, tx: Tx, request: Request) -> tuple[str | None, str | None]:
+        """The bid that the money is for, or why there is none: `no_bid`, `bid_settled`, `above_bid`."""
+        owner = request.name.payee
+        consent = self._bids.consent(tx, owner, request.subject_id, request.buyer_account)
+        if consent is None:
+            return None, "no_bid"
+        if tables.is_bid_used(tx, owner, consent.bid):
+            return None, "bid_settled"
+        if request.total_minor > consent.total_minor:
+            return None, "above_bid"
+        return consent.bid, None
+
+    def _require(self, tx: Tx, name: Name) -> Clearance:
+        known = tables.find(tx, name.payer, name.id)
+        if known is None:
+            raise Misstep("unknown_settlement")
+        return known
+
+    def _step(self, tx: Tx, clearance: Clearance, event: PayerEvent, reason: str | None = None) -> None:
+        step = payer_step(clearance.payer, event)
+        if step.book is not None:
+            self._postings.end(tx, clearance.name, Phase(step.book.value), None)
+        if step.payer != clearance.payer:
+            why = reason if step.book is Book.VOID or step.payer.frozen else None
+            tables.change_payer(tx, clearance.number, step.payer, why, self._clock.now_ms())
+            clearance = self._require(tx, clearance.name)
+            self._telling.record(tx, clearance, _event_of(clearance))
+        waits = clearance.payer.state is PayerState.HELD
+        decided = payer_decision(clearance.payer) is not None and not clearance.acknowledged
+        self._telling.say(tx, clearance, step.say, expects=waits or decided)
+
+
+def _event_of(clearance: Clearance) -> str:
+    if clearance.acknowledged:
+        return "acknowledged"
+    return "frozen" if clearance.frozen else clearance.state

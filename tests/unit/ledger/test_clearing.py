@@ -1,0 +1,319 @@
+"""Settlements between the books of two and three cities: from seeds, at every write, and against peers that lie."""
+
+import json
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from loopd.ledger.accounts import Fund
+from loopd.ledger.clearing import tables
+from loopd.ledger.clearing.messages import MESSAGE_TYPES, converted_days
+from loopd.ledger.clearing.rules import Decision
+from loopd.ledger.dates import day_of
+from loopd.ledger.lots import Part
+from loopd.protocol.documents import check_document, dump_json
+from loopd.protocol.errors import Refusal
+from loopd.protocol.json_text import read_json
+from loopd.protocol.limits import SETTLEMENT_PREPARE_MS
+from loopd.protocol.loopcost import LoopCost
+from loopd.protocol.transactions import Transaction
+from tests.clearing_nodes import ISSUED_MINOR, START_MS, City, run_seed, sale
+from tests.ledger_simulation import Broken
+
+# §12.1: 60 + 24 + 12 + 8.
+COST = LoopCost(6000, 2400, 1200, 800)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_three_cities_settle_alike_whatever_happens(seed: int) -> None:
+    run_seed(seed)
+
+
+class Pair:
+    """Munich sells, Vienna pays: 1.3 of Vienna's coins are worth one of Munich's."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.munich = City("munich.loop", ["vienna.loop"], **settings)
+        self.vienna = City("vienna.loop", ["munich.loop"])
+        self.sale = sale(1, self.munich, self.vienna, COST)
+
+    def close(self) -> None:
+        self.munich.close()
+        self.vienna.close()
+
+    def do(self, what: Callable[..., Any], each: Transaction | None = None) -> Any:
+        """Have Munich's ledger do its part for the sale."""
+        return self.munich.write(lambda tx: what(tx, each or self.sale))
+
+    def pass_on(self) -> None:
+        """Deliver all that is sent, until nothing more is."""
+        while self.munich.sent() or self.vienna.sent():
+            self.pass_on_once()
+
+    def pass_on_once(self) -> list[dict[str, Any]]:
+        """Deliver what waits now; gives it."""
+        return self.pass_on_from(self.munich, self.vienna) + self.pass_on_from(self.vienna, self.munich)
+
+    def pass_on_from(self, sender: City, receiver: City) -> list[dict[str, Any]]:
+        """Deliver what waits at one side."""
+        told = []
+        for number, _, body in sender.sent():
+            self.tell(sender, receiver, body)
+            sender.forget(number)
+            told.append(json.loads(body))
+        return told
+
+    def tell(self, sender: City, receiver: City, body: bytes, statements: int | None = None) -> None:
+        document = check_document(body, MESSAGE_TYPES)
+        receiver.write(lambda tx: receiver.clearing.receive(tx, sender.node_id, document), statements)
+
+    def states(self) -> tuple[str | None, str | None]:
+        """How both sides stand: the payer's, the payee's."""
+        return self._state(self.vienna), self._state(self.munich)
+
+    def _state(self, city: City) -> str | None:
+        known = tables.find_of_transaction(city.source, "munich.loop", self.sale.transaction_id)
+        return None if known is None else known.state
+
+    def refusal(self, sender: City, receiver: City, message: dict[str, Any]) -> Refusal:
+        """The refusal of a message, after which the receiver is as it was."""
+        before = receiver.dump()
+        with pytest.raises(Refusal) as raised:
+            self.tell(sender, receiver, dump_json(message))
+        assert receiver.dump() == before
+        return raised.value
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    made = Pair()
+    yield made
+    made.close()
+
+
+def prepared(pair: Pair) -> list[dict[str, Any]]:
+    """Both sides have prepared; gives what they told each other."""
+    assert pair.do(pair.munich.payments.hold) is None
+    told = []
+    while pair.munich.sent() or pair.vienna.sent():
+        told += pair.pass_on_once()
+    assert pair.states() == ("prepared", "prepared")
+    return told
+
+
+def test_a_sale_is_held_at_selection_and_paid_at_delivery(pair: Pair) -> None:
+    prepared(pair)
+    account = pair.vienna.ledger.require(pair.vienna.source, pair.vienna.buyer)
+    assert (account.balance_minor, account.held_minor) == (ISSUED_MINOR, 13520)
+    assert pair.do(pair.munich.payments.post) is False
+    pair.pass_on()
+    assert pair.states() == ("posted", "posted")
+    munich, vienna = pair.munich, pair.vienna
+    # 104.00 = 36 + 24 + 12 + 8 + 24 residual; at 1.3 the buyer pays 135.20, of which 15.60 stay in Vienna.
+    assert munich.balance(munich.seller) == 3600
+    assert [munich.fund(fund) for fund in (Fund.COMMUNITY, Fund.TRANSPORT, Fund.RESIDUAL)] == [2400, 800, 2400]
+    assert vienna.balance(vienna.buyer) == ISSUED_MINOR - 13520
+    assert vienna.fund(Fund.COMMUNITY) == 1560
+    assert (munich.owes("vienna.loop"), vienna.owes("munich.loop")) == (-9200, 11960)
+    assert munich.told_of(pair.sale.transaction_id) == "settled"
+    assert pair.do(pair.munich.payments.post) is True
+
+
+def test_the_seller_gets_coins_of_the_buyers_issue_days(pair: Pair) -> None:
+    pair.munich.clock.advance(40 * 86_400_000)
+    prepared(pair)
+    pair.do(pair.munich.payments.post)
+    pair.pass_on()
+    seller = pair.munich.ledger.require(pair.munich.source, pair.munich.seller)
+    lots = pair.munich.source.all("SELECT issue_day FROM ledger_lot WHERE account = ?", (seller.number,))
+    assert [row[0] for row in lots] == [day_of(START_MS)]
+
+
+def test_days_are_converted_without_a_remainder() -> None:
+    parts = [Part(1, 1), Part(2, 1), Part(3, 1)]
+    assert converted_days(parts, 3, 2) == [Part(2, 1), Part(3, 1)]
+    assert sum(part.amount_minor for part in converted_days(parts, 3, 1000)) == 1000
+
+
+def test_what_is_cancelled_is_given_back(pair: Pair) -> None:
+    prepared(pair)
+    pair.do(pair.munich.payments.release)
+    pair.pass_on()
+    assert pair.states() == ("voided", "voided")
+    assert pair.vienna.ledger.require(pair.vienna.source, pair.vienna.buyer).held_minor == 0
+    assert (pair.munich.owes("vienna.loop"), pair.vienna.owes("munich.loop")) == (0, 0)
+
+
+def test_a_dispute_freezes_until_the_payers_node_resolves_it(pair: Pair) -> None:
+    prepared(pair)
+    pair.do(pair.munich.payments.freeze)
+    pair.pass_on()
+    pair.do(pair.munich.payments.post)
+    pair.pass_on()
+    assert pair.states() == ("prepared", "prepared")
+    known = tables.find_of_transaction(pair.vienna.source, "munich.loop", pair.sale.transaction_id)
+    assert known is not None
+    with pytest.raises(Refusal) as raised:
+        pair.munich.write(lambda tx: pair.munich.clearing.resolve(tx, "vienna.loop", known.name.id, Decision.POST))
+    assert raised.value.reason == "payer_decides"
+    for _ in range(2):
+        pair.vienna.write(lambda tx: pair.vienna.clearing.resolve(tx, "munich.loop", known.name.id, Decision.POST))
+    pair.pass_on()
+    assert pair.states() == ("posted", "posted")
+
+
+def _poor(pair: Pair) -> None:
+    pair.sale = sale(1, pair.munich, pair.vienna, LoopCost(ISSUED_MINOR))
+
+
+def _without_bid(pair: Pair) -> None:
+    pair.vienna.told.bids.clear()
+
+
+def _dearer(pair: Pair) -> None:
+    sale(1, pair.munich, pair.vienna, LoopCost(6000))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"), [(_poor, "insufficient_funds"), (_without_bid, "no_bid"), (_dearer, "above_bid")]
+)
+def test_money_that_cannot_be_held_ends_the_sale(pair: Pair, spoil: Callable[[Pair], None], reason: str) -> None:
+    spoil(pair)
+    pair.do(pair.munich.payments.hold)
+    pair.pass_on()
+    assert pair.states() == ("voided", "voided")
+    assert pair.munich.told_of(pair.sale.transaction_id) == reason
+
+
+def test_one_bid_pays_for_one_sale(pair: Pair) -> None:
+    prepared(pair)
+    again = sale(2, pair.munich, pair.vienna, COST)
+    pair.vienna.told.bids[again.subject_id] = pair.vienna.told.bids[pair.sale.subject_id]
+    pair.do(pair.munich.payments.hold, again)
+    pair.pass_on()
+    assert pair.munich.told_of(again.transaction_id) == "bid_settled"
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"credit_limits": {"vienna.loop": Decimal("91.99")}}, "over_credit"),
+        ({"max_issuance": ISSUED_MINOR // 100 + 91}, "over_cap"),
+    ],
+)
+def test_the_payees_node_takes_no_more_than_it_may(settings: dict[str, Any], reason: str) -> None:
+    pair = Pair(**settings)
+    pair.do(pair.munich.payments.hold)
+    pair.pass_on()
+    assert pair.states() == ("voided", "voided")
+    assert pair.munich.told_of(pair.sale.transaction_id) == reason
+    assert pair.vienna.ledger.require(pair.vienna.source, pair.vienna.buyer).held_minor == 0
+    pair.close()
+
+
+def test_a_payee_that_never_answers_does_not_keep_the_money(pair: Pair) -> None:
+    pair.do(pair.munich.payments.hold)
+    pair.pass_on_once()
+    pair.vienna.clock.advance(SETTLEMENT_PREPARE_MS)
+    pair.vienna.write(lambda tx: pair.vienna.clearing.tick(tx, pair.vienna.clock.now_ms()))
+    assert pair.states()[0] == "voided"
+    pair.pass_on()
+    assert pair.states() == ("voided", "voided")
+
+
+def test_what_nobody_here_heard_of_is_void_for_good(pair: Pair) -> None:
+    told = prepared(pair)
+    inquiry = {**told[0], "@type": "SettlementInquiry", "id": "00000000-0000-4000-8000-00000000000a"}
+    inquiry = {key: inquiry[key] for key in ("@context", "@type", "payer", "payee", "id")}
+    for _ in range(2):
+        pair.tell(pair.munich, pair.vienna, dump_json(inquiry))
+    decisions = [json.loads(body) for _, _, body in pair.vienna.sent()]
+    assert [each["decision"] for each in decisions] == ["void", "void"]
+    assert len(pair.vienna.settlements("munich.loop")) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "change"), [(0, {"payee_amount": 35.99}), (0, {"payer_amount": 46.81}), (1, {"payee_amount": 240})]
+)
+def test_a_payer_that_lies_about_an_amount_is_refused(pair: Pair, line: int, change: dict[str, float]) -> None:
+    pair.do(pair.munich.payments.hold)
+    pair.pass_on_from(pair.munich, pair.vienna)
+    [(number, _, body)] = pair.vienna.sent()
+    pair.vienna.forget(number)
+    lie = read_json(body)
+    lie["lines"][line].update({key: Decimal(str(amount)) for key, amount in change.items()})
+    balances = pair.munich.source.all("SELECT id, balance_minor, held_minor FROM ledger_account ORDER BY id")
+    pair.tell(pair.vienna, pair.munich, dump_json(lie))
+    after = pair.munich.source.all("SELECT id, balance_minor, held_minor FROM ledger_account ORDER BY id")
+    assert [tuple(row) for row in after] == [tuple(row) for row in balances]
+    [(_, _, answer)] = pair.munich.sent()
+    assert (json.loads(answer)["answer"], json.loads(answer)["reason"]) == ("refused", "other_amounts")
+    pair.pass_on()
+    assert pair.states() == ("voided", "voided")
+
+
+def test_missteps_are_refused_and_change_nothing(pair: Pair) -> None:
+    request, prepare, answer = prepared(pair)
+    munich, vienna = pair.munich, pair.vienna
+    acknowledged = {**answer, "@type": "SettlementAcknowledgement", "decision": "post"}
+    acknowledged.pop("answer")
+    assert pair.refusal(munich, vienna, acknowledged).reason == "not_decided"
+    assert pair.refusal(munich, vienna, {**answer, "answer": "refused"}).reason == "already_prepared"
+    assert pair.refusal(vienna, vienna, request).reason == "origin_mismatch"
+    other = {**request, "lines": {**request["lines"], "residual": 25}}
+    assert pair.refusal(munich, vienna, other).reason == "other_content"
+    assert pair.refusal(munich, vienna, {**other, "id": prepare["id"].replace("-5", "-4")}).reason == "other_content"
+    unknown = {**acknowledged, "id": "00000000-0000-4000-8000-00000000000a"}
+    assert pair.refusal(munich, vienna, unknown).reason == "unknown_settlement"
+    decision = {**unknown, "@type": "SettlementDecision"}
+    assert pair.refusal(vienna, munich, decision).reason == "unknown_settlement"
+    pair.do(munich.payments.post)
+    pair.pass_on()
+    assert pair.refusal(munich, vienna, {**acknowledged, "decision": "void"}).reason == "other_decision"
+    void = {**decision, "id": answer["id"], "decision": "void"}
+    assert pair.refusal(vienna, munich, void).reason == "other_decision"
+    before = vienna.balance(vienna.buyer)
+    for message in (acknowledged, acknowledged, answer):
+        pair.tell(munich, vienna, dump_json(message))
+    pair.pass_on()
+    assert vienna.balance(vienna.buyer) == before
+
+
+def test_a_crash_at_any_write_leaves_what_was_before_or_all_of_it() -> None:
+    """At each unit of work of both sides, after each of its writes."""
+    pair, crashes = Pair(), 0
+
+    def at_each_write(city: City, unit: Callable[[int | None], Any]) -> int:
+        writes = 0
+        while True:
+            before = city.dump()
+            try:
+                unit(writes)
+            except Broken:
+                assert city.dump() == before
+                writes += 1
+            else:
+                return writes
+
+    payments = pair.munich.payments
+    for what in (payments.hold, payments.post):
+        crashes += at_each_write(
+            pair.munich,
+            lambda writes, what=what: pair.munich.write(lambda tx: what(tx, pair.sale), writes),  # type: ignore[misc]
+        )
+        while pair.munich.sent() or pair.vienna.sent():
+            for city, other in ((pair.munich, pair.vienna), (pair.vienna, pair.munich)):
+                for number, _, body in city.sent():
+                    crashes += at_each_write(
+                        other,
+                        lambda writes, city=city, other=other, body=body: pair.tell(  # type: ignore[misc]
+                            city, other, body, writes
+                        ),
+                    )
+                    city.forget(number)
+    assert pair.states() == ("posted", "posted")
+    assert pair.munich.balance(pair.munich.seller) == 3600
+    assert crashes > 100
+    pair.close()
