@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from loopd.clock import Clock
 from loopd.database.writer import Tx
@@ -15,6 +15,7 @@ from loopd.exchange.documents import (
     transfer_document,
 )
 from loopd.exchange.entities import (
+    Entry,
     Match,
     MatchStatus,
     Offer,
@@ -40,6 +41,8 @@ from loopd.protocol.lifecycle import MirroredEntity
 from loopd.protocol.quantity import Quantity
 from loopd.protocol.timestamps import format_timestamp
 from loopd.protocol.transactions import TransactionStatus
+
+E = TypeVar("E", bound=Entry)
 
 _ID_BYTES: Final = 8
 _DATE_CHARACTERS: Final = len("2026-11-21")
@@ -88,6 +91,8 @@ class Deals:
             raise Conflict("funds_refused", "The buyer's money could not be held.", {"cause": refusal})
         if match is None:
             match = self._new_match(tx, deal, match_id, now_ms, by)
+        elif match.counterpart is None and (buyer := self._other_side(deal)) is not None:
+            self._name_buyer(tx, match, buyer, by)
         transactions.keep(tx, sale, text, by)
         transfer = tables.standing_transfer(tx, match.id)
         if transfer is not None:
@@ -171,6 +176,19 @@ class Deals:
 
     def _offer_of(self, tx: Tx, match: Match) -> Offer:
         return self.transfers.matches.offers.require(tx, match.offer_id)
+
+    def _name_buyer(self, tx: Tx, match: Match, buyer: str, by: str) -> None:
+        """Only its sale tells who takes a Match: from now on that node is told of it, its Offer and its Transfer."""
+        offer, transfer = self._offer_of(tx, match), tables.standing_transfer(tx, match.id)
+        if offer.counterpart != buyer:
+            self._name(tx, tables.OFFERS, offer, buyer, by)
+        self._name(tx, tables.MATCHES, match, buyer, by)
+        if transfer is not None:
+            self._name(tx, tables.TRANSFERS, transfer, buyer, by)
+
+    def _name(self, tx: Tx, table: tables.Table[E], entry: E, buyer: str, by: str) -> None:
+        named = table.move(tx, entry, entry.status, entry.reason, self.clock.now_ms(), counterpart=buyer)
+        self.transfers.chronicle.write(tx, named, by)
 
     def _new_match(self, tx: Tx, deal: Agreement, match_id: str, now_ms: int, by: str) -> Match:
         matches, url = self.transfers.matches, self.node.context_url

@@ -208,8 +208,8 @@ def find(held: Version | None, told: Version, entity: MirroredEntity) -> Finding
 def _may_follow(entity: MirroredEntity, held: Version | None, told: Version) -> bool:
     lifecycle = entity.lifecycle
     if held is None:
-        # An Offer is told from its first Match on, when it is open no more.
-        return entity is MirroredEntity.OFFER or told.status in lifecycle.initial
+        # What gets its other side late is told from then on: an Offer by its Match, or all of a deal by its sale.
+        return told.number > 1 or told.status in lifecycle.initial
     if told.status == held.status:
         return True
     if told.number == told.follows + 1:

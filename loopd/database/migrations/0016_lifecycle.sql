@@ -12,7 +12,7 @@ CREATE TABLE offer (
     unit TEXT NOT NULL,
     base_quantity TEXT NOT NULL CHECK (length(base_quantity) = 32 AND base_quantity > '0000000000000000000.000000000000'),
     available_until_ms INTEGER NOT NULL,
-    -- The node on the other side, from the first Match on.
+    -- The node on the other side, from the first Match that names one on, or from its transaction.
     counterpart TEXT,
     status TEXT NOT NULL CHECK (status IN ('open', 'reserved', 'withdrawn')),
     version INTEGER NOT NULL CHECK (version >= 1),
@@ -159,12 +159,14 @@ BEGIN
     SELECT RAISE(ABORT, 'the offer has an active match');
 END;
 
--- What may follow what; each change has the next version, and what was received stays.
+-- What may follow what; each change has the next version, and what was received stays. In the same status a deal may get
+-- its other side, which only the transaction names.
 CREATE TRIGGER offer_moves
 BEFORE UPDATE OF id, received, compacted, subject, base_quantity, status, version ON offer
 WHEN NEW.version <> OLD.version + 1 OR (NEW.id, NEW.received, NEW.subject, NEW.base_quantity)
         <> (OLD.id, OLD.received, OLD.subject, OLD.base_quantity)
-    OR (OLD.status, NEW.status) NOT IN (VALUES
+    OR NOT (NEW.status = OLD.status AND NEW.counterpart IS NOT OLD.counterpart)
+        AND (OLD.status, NEW.status) NOT IN (VALUES
         ('open', 'reserved'), ('open', 'withdrawn'), ('reserved', 'withdrawn'), ('reserved', 'open'))
 BEGIN
     SELECT RAISE(ABORT, 'an offer does not change like this');
@@ -173,7 +175,8 @@ CREATE TRIGGER loop_match_moves
 BEFORE UPDATE OF id, received, compacted, offer_id, subject, status, version ON loop_match
 WHEN NEW.version <> OLD.version + 1 OR (NEW.id, NEW.received, NEW.offer_id, NEW.subject)
         <> (OLD.id, OLD.received, OLD.offer_id, OLD.subject)
-    OR (OLD.status, NEW.status) NOT IN (VALUES
+    OR NOT (NEW.status = OLD.status AND NEW.counterpart IS NOT OLD.counterpart)
+        AND (OLD.status, NEW.status) NOT IN (VALUES
         ('proposed', 'accepted'), ('proposed', 'rejected'), ('accepted', 'expired'))
 BEGIN
     SELECT RAISE(ABORT, 'a match does not change like this');
@@ -182,7 +185,8 @@ CREATE TRIGGER transfer_moves
 BEFORE UPDATE OF id, received, compacted, match_id, subject, status, version ON transfer
 WHEN NEW.version <> OLD.version + 1 OR (NEW.id, NEW.received, NEW.match_id, NEW.subject)
         <> (OLD.id, OLD.received, OLD.match_id, OLD.subject)
-    OR (OLD.status, NEW.status) NOT IN (VALUES
+    OR NOT (NEW.status = OLD.status AND NEW.counterpart IS NOT OLD.counterpart)
+        AND (OLD.status, NEW.status) NOT IN (VALUES
         ('scheduled', 'in_transit'), ('scheduled', 'cancelled'), ('in_transit', 'completed'), ('in_transit', 'cancelled'))
 BEGIN
     SELECT RAISE(ABORT, 'a transfer does not change like this');

@@ -53,6 +53,8 @@ async def test_only_the_published_transitions(node: SellerNode, entity: Mirrored
         "UPDATE offer SET version = version + 2, status = 'withdrawn'",
         "UPDATE offer SET status = 'withdrawn'",
         "UPDATE offer SET received = x'00'",
+        "UPDATE offer SET version = version + 1",
+        "UPDATE offer SET counterpart = 'vienna.loop', version = version + 2",
         "UPDATE exchange_change SET status = 'sold'",
         "DELETE FROM exchange_change",
     ],

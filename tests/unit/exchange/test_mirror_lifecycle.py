@@ -38,10 +38,10 @@ from tests.mirror_support import Link, MirrorNode, mirrored_pair
 
 ENTITIES = list(MirroredEntity)
 VALUES = {OFFER: offer_value, MATCH: match_value, TRANSFER: transfer_value, TRANSACTION: transaction_value}
-# Of deals with odd numbers a product changes hands.
+# Of deals with odd numbers a product changes hands, and who takes it is known from the transaction on.
 PRODUCT: Mapping[MirroredEntity, Mapping[str, Any]] = {
     OFFER: {"material_id": None, "product_id": PRODUCT_ID, "quantity": {"value": 3, "unit": "piece"}},
-    MATCH: {"material_id": None, "product_id": PRODUCT_ID},
+    MATCH: {"material_id": None, "product_id": PRODUCT_ID, "to_node": None},
     TRANSFER: {"material_id": None, "product_id": PRODUCT_ID},
     TRANSACTION: {"material": None, "product": PRODUCT_ID, "quantity": {"value": 3, "unit": "piece"}},
 }

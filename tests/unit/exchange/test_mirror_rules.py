@@ -128,6 +128,11 @@ def test_statuses_that_cannot_follow(entity: MirroredEntity, held: str | None, f
     assert (refusal.value.status, reason_of(refusal)) == (409, "transition")
 
 
+@pytest.mark.parametrize(("entity", "status"), [(MATCH, "accepted"), (TRANSFER, "in_transit"), (OFFER, "withdrawn")])
+def test_what_gets_its_other_side_late_is_told_from_then_on(entity: MirroredEntity, status: str) -> None:
+    assert find(None, version(3, status, follows=0, entity=entity), entity) is Finding.APPLIES
+
+
 def test_an_offer_is_told_from_its_first_match_on() -> None:
     assert find(None, version(2, "reserved", follows=0, entity=OFFER), OFFER) is Finding.APPLIES
 

@@ -110,6 +110,34 @@ async def test_a_sale_that_comes_late_catches_up(node: SellerNode) -> None:
     assert (await node.sale())["status"] == "delivered"
 
 
+@pytest.mark.parametrize("steps", [(), ("in_transit",), ("in_transit", "completed")])
+async def test_a_sale_names_who_is_told_of_a_match_that_named_nobody(node: SellerNode, steps: tuple[str, ...]) -> None:
+    await node.offer()
+    await node.match(to_node=None)
+    await node.transfer()
+    for status in steps:
+        await node.change(TRANSFER, entity_id(TRANSFER), status)
+    assert node.mirror.told == []
+    before = {entity: node.read(entity, entity_id(entity)) for entity in (OFFER, MATCH, TRANSFER)}
+    await node.sale()
+    told = {each.entity: each for each in node.mirror.told}
+    assert set(told) == {OFFER, MATCH, TRANSFER, TRANSACTION}
+    assert {each.counterpart for each in told.values()} == {"vienna.loop"}
+    for entity, value in before.items():
+        now = node.read(entity, entity_id(entity))
+        assert (now["status"], now["version"]) == (value["status"], value["version"] + 1)
+        assert dict(told[entity].document) == now
+    assert node.read(MATCH, entity_id(MATCH))["to_node"] == "vienna.loop"
+
+
+async def test_a_sale_inside_the_city_tells_nobody(node: SellerNode) -> None:
+    await node.offer()
+    await node.match(to_node=None)
+    await node.sale(buyer="munich.loop", offer={"base_price": 60, "loop_cost": 60})
+    assert node.mirror.told == []
+    assert node.read(MATCH, entity_id(MATCH))["version"] == 1
+
+
 async def test_a_sale_that_is_moved_takes_its_transfer_along(node: SellerNode) -> None:
     await matched(node)
     await node.sale()
