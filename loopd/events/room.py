@@ -8,11 +8,14 @@ from loopd.database import Database
 from loopd.events import tables
 from loopd.events.deliveries import Client, Deliveries, Surroundings
 from loopd.events.feed import EventFeed
-from loopd.events.pruning import EventPruning
 from loopd.events.service import EventLog
 from loopd.events.settings import WebhookSettings
 from loopd.events.webhook_rules import Patience
 from loopd.events.webhooks import Webhooks
+from loopd.ticker import Ticker
+
+# A flood adds what it adds in this time to what is kept.
+PRUNE_EVERY_S = 10.0
 
 
 class EventRoom:
@@ -31,7 +34,7 @@ class EventRoom:
     ) -> None:
         self.feed = EventFeed(tables.newest_id(database.points))
         self.log = EventLog(clock, self.feed.committed)
-        self._pruning = EventPruning(self.log, database)
+        self._pruning = Ticker("event-pruning", lambda: self.log.prune(database), PRUNE_EVERY_S, "events_not_pruned")
         patience = Patience(round(settings.first_retry_s * 1000), settings.give_up_after_s * 1000)
         self.deliveries = Deliveries(
             Surroundings(node_id, database, self.log, audit, client, clock, random.SystemRandom(), patience)

@@ -1,19 +1,12 @@
 """The timer of votes: opens and closes their windows, and empties the database's log once ballots were closed."""
 
-import asyncio
-import contextlib
-
-import structlog
-
 from loopd.clock import Clock
 from loopd.database import Database
-from loopd.protocol.errors import Unavailable
 from loopd.signals.voting import Voting
+from loopd.ticker import Ticker
 
 # A window's time is that of its proposal; this is only how late the node may notice.
 TICK_S = 0.5
-
-log = structlog.get_logger(__name__)
 
 
 class VotingTime:
@@ -23,21 +16,16 @@ class VotingTime:
         self._voting = voting
         self._database = database
         self._clock = clock
-        self._tick_s = tick_s
-        self._task: asyncio.Task[None] | None = None
+        self._ticker = Ticker("voting-time", self.step, tick_s, "votes_not_moved")
 
     async def start(self) -> None:
         """Catch up, and begin."""
         await self.step()
-        self._task = asyncio.create_task(self._run(), name="voting-time")
+        self._ticker.start()
 
     async def stop(self) -> None:
         """End."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._ticker.stop()
 
     async def step(self) -> None:
         """Do what is due now."""
@@ -46,14 +34,3 @@ class VotingTime:
             await self._database.write(lambda tx: self._voting.tick(tx, now_ms))
         if self._voting.log_tells_order:
             self._voting.log_tells_order = not await self._database.empty_log()
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(self._tick_s)
-            try:
-                await self.step()
-            except Unavailable as error:
-                log.warning("votes_not_moved", error=str(error))
-            except Exception:
-                # The next vote's window must open and close all the same.
-                log.exception("votes_not_moved")
