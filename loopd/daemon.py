@@ -17,12 +17,14 @@ import loopd
 from loopd.api.access import Plane
 from loopd.api.app import ApiServices, App, build_app
 from loopd.api.bids import BidRoutes
+from loopd.api.clearing import ClearingRoutes
 from loopd.api.docs import ApiIdentity
 from loopd.api.events import EventRoutes
 from loopd.api.exchange_entities import ExchangeEntityRoutes
 from loopd.api.federate_announce import FederateAnnounceRoutes
 from loopd.api.federate_mirror import FederateMirrorRoutes, Taker
 from loopd.api.federate_offer import FederateOfferRoutes
+from loopd.api.federate_settlement import FederateSettlementRoutes
 from loopd.api.federation import FederationRoutes
 from loopd.api.federation_link import FederationLinkRoutes
 from loopd.api.health import HealthRoutes
@@ -68,6 +70,8 @@ from loopd.events.service import EventKind
 from loopd.exchange.mirror_rules import REQUEST_TYPE, UPDATE_TYPE
 from loopd.exchange.ports import NodeAnswer
 from loopd.exchange.room import ExchangeRoom
+from loopd.exchange.settling import MadeBids, PaidSales
+from loopd.exchange.timer import ExchangeTimer
 from loopd.exchange.views import MIRROR_PATH, STATUS_TYPE, WITHDRAWAL_TYPE
 from loopd.federation import nodes, own_key
 from loopd.federation.heard import HeardHook, HeardSubjects
@@ -76,6 +80,7 @@ from loopd.federation.peer_signals import PeerSignals
 from loopd.federation.requests import Destination, NodeRequests
 from loopd.federation.service import Federation, Modules
 from loopd.identity import NODE_INFO_CAPABILITIES, Identity
+from loopd.ledger.clearing.room import ClearingRoom
 from loopd.ledger.due import DueTime
 from loopd.ledger.issuance import Issuance
 from loopd.ledger.service import Ledger
@@ -203,6 +208,19 @@ class Node:
         self._heard_listeners.append(self._catalogue.heard)
         self._ledger = Ledger(identity, settings.ledger, audit, self._clock, self._events)
         self._settlements = Settlements(self._ledger, audit, self._events)
+        sales = PaidSales(identity.node_id, lambda: self._exchange.lifecycle, lambda: self._exchange.bids.selecting)
+        between = ClearingRoom(
+            self._ledger,
+            self._settlements,
+            self._clock,
+            audit,
+            self._events,
+            self._federation.outbox,
+            MadeBids(),
+            sales,
+        )
+        self._clearing = between.clearing
+        self._clearing_timer = ExchangeTimer([self._clearing], database, self._clock)
         self._peer_signals = PeerSignals(database, self._signals, self._federation.requests)
         heard = HeardSubjects(self._clock)
         self._exchange = ExchangeRoom(
@@ -214,7 +232,7 @@ class Node:
             self._clock,
             self._registry,
             self._signals,
-            self._settlements,
+            between.payments,
             nodes,
             heard,
             self._federation.outbox,
@@ -254,11 +272,12 @@ class Node:
         self._ledger_due.start()
         await self._voting_time.start()
         await self._exchange.start()
+        await self._clearing_timer.start()
         self._routing.start()
         await self._federation.start(
             Modules(
                 self._registry.subject_by_id,
-                self._exchange.request_answered,
+                self._request_answered,
                 self._peer_contacted,
                 self._decisions.count,
                 public.handle_carried,
@@ -274,6 +293,7 @@ class Node:
         """End the work in the background, once nobody calls any more and before the database closes."""
         await self._voting_time.stop()
         await self._ledger_due.stop()
+        await self._clearing_timer.stop()
         await self._exchange.stop()
         await self._routing.stop()
         await self._event_room.stop()
@@ -332,6 +352,8 @@ class Node:
             LoopCoinTransferRoutes(self._ledger, database, clock, write),
             LedgerAdminRoutes(self._ledger, Issuance(self._ledger), database, write),
             LoopCoinSettlementRoutes(self._settlements, database, write),
+            ClearingRoutes(self._clearing, database, write),
+            FederateSettlementRoutes(self._clearing, self._node_requests.accept_once),
             PeerRoutes(self._identity, self._federation),
             KeyStatementRoutes(
                 self._federation.key_statements, self._federation.authenticator, self._federation.misbehaviour
@@ -413,6 +435,11 @@ class Node:
         for peer in nodes.peers(tx):
             if Feature.MIRROR in peer.features:
                 self._federation.outbox.enqueue(tx, peer.node_id, MIRROR_PATH, body, valid_until_ms, SIGNALS_REFERENCE)
+
+    def _request_answered(self, tx: Tx, reference: str, status: int, reason: str) -> None:
+        """Tell whoever queued a request how it was answered; each knows its own by the reference."""
+        self._exchange.request_answered(tx, reference, status, reason)
+        self._clearing.request_answered(tx, reference, status, reason)
 
     async def _peer_contacted(self, node: KnownNode, requests: NodeRequests) -> None:
         """A peer answered: what else is wanted of it?"""

@@ -298,6 +298,16 @@ def find_made_bid_by_offer(source: RowSource, offer_id: str, owner: str) -> Made
     return None if row is None else made_bid_of(row)
 
 
+def find_standing_bid(source: RowSource, subject_id: str, owner: str, buyer_account: str) -> MadeBid | None:
+    """The newest own bid on a subject that was selected or can be, and that an account is to pay for."""
+    row = source.one(
+        "SELECT * FROM made_bid WHERE subject = ? AND owner = ? AND buyer_account = ? "
+        "AND state IN ('queued', 'accepted', 'selected') ORDER BY number DESC LIMIT 1",
+        (subject_id, owner, buyer_account),
+    )
+    return None if row is None else made_bid_of(row)
+
+
 def find_live_made_bid(source: RowSource, subject_id: str, owner: str) -> MadeBid | None:
     """The one own bid on a subject that still waits for an outcome."""
     row = source.one(

@@ -8,6 +8,7 @@ import structlog
 from loopd.clock import Clock
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
+from loopd.ledger import accounts
 from loopd.ledger.clearing import tables
 from loopd.ledger.clearing.messages import (
     ACKNOWLEDGEMENT_TYPE,
@@ -25,9 +26,11 @@ from loopd.ledger.clearing.rules import Decision, Misstep
 from loopd.ledger.clearing.tables import Clearance, Side
 from loopd.ledger.clearing.views import clearance_json
 from loopd.ledger.service import Ledger
+from loopd.ledger.tables import find_account
 from loopd.protocol.documents import Document
 from loopd.protocol.errors import Conflict, Forbidden, Invalid, NotFound, Refusal
 from loopd.protocol.limits import SETTLEMENT_REMINDERS_AT_ONCE
+from loopd.protocol.money import amount_json
 
 # Who says what: the payer's node prepares and decides, the payee's asks and answers.
 _OF_THE_PAYER: Final = frozenset({PREPARE_TYPE, DECISION_TYPE})
@@ -78,7 +81,8 @@ class Clearing:
     def request_answered(self, tx: Tx, reference: str, status: int, reason: str) -> None:
         """What another node finally answered a message of this one with; what it did not take is told again."""
         prefix, _, number = reference.partition(":")
-        if prefix != "settlement" or status // 100 == 2:
+        # What merely did not arrive is said again.
+        if prefix != "settlement" or status // 100 != 4:
             return
         clearance = tables.find_by_number(tx, int(number))
         log.warning("settlement_not_taken", reference=reference, status=status, reason=reason)
@@ -116,6 +120,19 @@ class Clearing:
         """The settlements with a peer, the newest first. NotFound (404) `no_ledger`."""
         self._ledger.require_enabled()
         return tables.page(source, peer, before, limit)
+
+    def balance(self, source: RowSource, peer: str) -> dict[str, Any]:
+        """What is between this city and a peer. NotFound (404) `no_ledger`, `unknown_peer`."""
+        terms, home = self._ledger.terms, self._ledger.node.node_id
+        account = find_account(source, accounts.clearing_id(peer, home), terms.currency_code)
+        if account is None:
+            raise NotFound("unknown_peer", "Nothing is settled with that node.")
+        return {
+            "peer": peer,
+            "currency": terms.currency_code,
+            "owes": amount_json(account.balance_minor),
+            "credit_limit": amount_json(int(self._ledger.settings.credit_limits.get(peer, 0) * 100)),
+        }
 
     # The timer
 

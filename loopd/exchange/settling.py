@@ -1,0 +1,52 @@
+"""What the settlement between cities is told of bids and sales; see `loopd.ledger.clearing.ports`."""
+
+from collections.abc import Callable
+
+import structlog
+
+from loopd.database.rows import RowSource
+from loopd.database.writer import Tx
+from loopd.exchange.lifecycle import Lifecycle
+from loopd.exchange.selection import Selecting
+from loopd.exchange.tables import find_standing_bid
+from loopd.ledger.clearing.ports import Consent
+from loopd.protocol.lifecycle import MirroredEntity
+from loopd.protocol.transactions import TransactionStatus
+
+# Goods that have left are not called back because the money did not come.
+_CAN_BE_CALLED_OFF = frozenset({TransactionStatus.PENDING, TransactionStatus.CONFIRMED})
+
+log = structlog.get_logger(__name__)
+
+
+class MadeBids:
+    """The bids that this city made at others."""
+
+    def consent(self, source: RowSource, owner: str, subject_id: str, buyer_account: str) -> Consent | None:
+        """The newest bid for a subject of `owner` that names the account, and was neither withdrawn nor lost."""
+        bid = find_standing_bid(source, subject_id, owner, buyer_account)
+        return None if bid is None else Consent(bid.offer_id, bid.cost.total_minor)
+
+
+class PaidSales:
+    """The transactions of this node, once the buyer's node has decided on their payment."""
+
+    def __init__(self, node_id: str, lifecycle: Callable[[], Lifecycle], selecting: Callable[[], Selecting]) -> None:
+        self._node_id = node_id
+        self._lifecycle = lifecycle
+        self._selecting = selecting
+
+    def settled(self, tx: Tx, transaction_id: str) -> None:
+        """All of it is paid: what is delivered is completed."""
+        self._lifecycle().transactions.settled(tx, transaction_id, self._node_id)
+
+    def failed(self, tx: Tx, transaction_id: str, reason: str) -> None:
+        """Nothing will be paid: the sale is cancelled, and where the node selects by itself it does so again."""
+        lifecycle = self._lifecycle()
+        sale = lifecycle.transactions.require(tx, transaction_id)
+        if sale.status not in _CAN_BE_CALLED_OFF:
+            log.warning("sale_not_paid", transaction=transaction_id, status=sale.status, reason=reason)
+            return
+        status = TransactionStatus.CANCELLED.value
+        lifecycle.change_status(tx, MirroredEntity.TRANSACTION, transaction_id, status, None, {"reason": reason})
+        self._selecting().schedule(tx, sale.subject_id, sale.kind)
