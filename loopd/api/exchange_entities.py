@@ -17,7 +17,7 @@ from loopd.exchange.entities import TYPES
 from loopd.exchange.entity_tables import Filters
 from loopd.exchange.entity_views import public_json
 from loopd.exchange.lifecycle import Lifecycle
-from loopd.exchange.mirror_telling import TOO_LARGE
+from loopd.exchange.received import TOO_LARGE
 from loopd.exchange.rules import invalid
 from loopd.protocol.documents import check_document, read_json, refuse_personal_data
 from loopd.protocol.lifecycle import MirroredEntity
@@ -218,7 +218,7 @@ class EntityRoutes:
                 request_schema=self._form.schema,
                 successes={200: kept},
                 refusals={
-                    400: (*DOCUMENT_REFUSALS, "bad_time", TOO_LARGE, *self._status_faults()),
+                    400: (*DOCUMENT_REFUSALS, "bad_time", *self._status_faults()),
                     404: (f"unknown_{name}",),
                     409: noun.status_refusals,
                 },

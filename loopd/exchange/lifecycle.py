@@ -32,7 +32,7 @@ from loopd.exchange.entity_views import entry_json, settlement_json
 from loopd.exchange.matches import Matches
 from loopd.exchange.offers import Offers
 from loopd.exchange.ports import HomeNode, HostedRecord, Mirror, NodeDirectory, Records, SettlementHooks, Stock
-from loopd.exchange.received import Created
+from loopd.exchange.received import Created, check_size
 from loopd.exchange.rules import read_moment
 from loopd.exchange.transactions import Transactions
 from loopd.exchange.transfers import Transfers
@@ -88,7 +88,11 @@ class Lifecycle:
         self.deals = Deals(ports.node, ports.clock, ports.records, ports.directory, self._transfers, ports.random_hex)
 
     def create(self, tx: Tx, entity: MirroredEntity, document: Document) -> Created[Any]:
-        """Keep a checked Offer, Match, Transfer or MaterialTransaction; see the `create` of each."""
+        """Keep a checked Offer, Match, Transfer or MaterialTransaction; see the `create` of each.
+
+        Invalid (400) `too_large_to_mirror` for more than fits a message between nodes.
+        """
+        check_size(document)
         home = self._node.node_id
         if entity is MirroredEntity.OFFER:
             return self._offers.create(tx, document, home)

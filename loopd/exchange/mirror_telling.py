@@ -13,6 +13,7 @@ from loopd.exchange import mirror_tables as tables
 from loopd.exchange.mirror_rules import EntityKey, Told, Version
 from loopd.exchange.mirror_views import mirror_update
 from loopd.exchange.ports import HomeNode, NodeDirectory, Outbox
+from loopd.exchange.received import TOO_LARGE
 from loopd.exchange.views import MIRROR_PATH
 from loopd.protocol.errors import Invalid, NotFound
 from loopd.protocol.json_text import dump_json, read_json
@@ -21,8 +22,6 @@ from loopd.protocol.limits import MIRROR_DELIVERY_MS, MIRROR_PAGE_MAX_BYTES, MIR
 from loopd.protocol.vocabulary import Feature
 
 UPDATE_REFERENCE: Final = "mirror:"
-# The reason for which a document cannot be told to another node.
-TOO_LARGE: Final = "too_large_to_mirror"
 
 log = structlog.get_logger(__name__)
 

@@ -1,13 +1,17 @@
 """What is kept of a document as it came, and when a repeat is the same one."""
 
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from loopd.exchange.entities import Entry
 from loopd.protocol.documents import Document
-from loopd.protocol.errors import Conflict
-from loopd.protocol.json_text import read_json
+from loopd.protocol.errors import Conflict, Invalid
+from loopd.protocol.json_text import dump_json, read_json
+from loopd.protocol.limits import DEAL_DOCUMENT_MAX_BYTES
 from loopd.registry.rules import compacted_text, same_json
+
+# The reason of a refusal: what does not fit a message between nodes.
+TOO_LARGE: Final = "too_large_to_mirror"
 
 E = TypeVar("E", bound=Entry)
 
@@ -35,6 +39,13 @@ class ReceivedText:
     def read(self, entry: E) -> E:
         """An entry with the text that is read again later."""
         return replace(entry, document=self.received if self.compacted is None else self.compacted)
+
+
+def check_size(document: Document) -> None:
+    """Invalid (400) `too_large_to_mirror` for what could not be told to the other side, whoever that will be."""
+    if len(dump_json(document.value)) > DEAL_DOCUMENT_MAX_BYTES:
+        message = f"A document of the type {document.type} is too large to be told to another node."
+        raise Invalid(TOO_LARGE, message, {"max_bytes": DEAL_DOCUMENT_MAX_BYTES})
 
 
 def same_entry(stored: E, document: Document) -> Created[E]:

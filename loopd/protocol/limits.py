@@ -146,6 +146,9 @@ SIGNALS_RETRY_MS = 60_000
 
 # The mirror. One MirrorUpdate, so that a few fit a page; a larger document is refused where it comes in: 400.
 MIRROR_UPDATE_MAX_BYTES = 256 * 1024
+# An Offer, Match, Transfer or MaterialTransaction as it comes in. The rest of a MirrorUpdate is for what is around it
+# and for what later versions say (a reason, times): one that could not be told would keep a Match from ending.
+DEAL_DOCUMENT_MAX_BYTES = 240 * 1024
 # A page of versions ends with the one that brings it here.
 MIRROR_PAGE_MAX_BYTES = 768 * 1024
 # Pages of one list that are read at one go; the next look goes on.

@@ -8,6 +8,7 @@ import pytest
 
 from loopd.protocol.errors import Refusal
 from loopd.protocol.lifecycle import MirroredEntity
+from loopd.protocol.limits import DEAL_DOCUMENT_MAX_BYTES
 from loopd.protocol.schemas import is_valid
 from loopd.protocol.timestamps import format_timestamp
 from tests.lifecycle_support import (
@@ -300,6 +301,11 @@ async def test_transfers_that_are_refused(node: SellerNode, changes: dict[str, A
         await node.offer(number)
         await node.match(number, status=state)
     await refused(node, status, reason, node.transfer(**changes))
+
+
+async def test_what_no_node_could_be_told_is_refused(node: SellerNode) -> None:
+    # Before anybody is to be told: the Match that names somebody may be made by the node itself.
+    await refused(node, 400, "too_large_to_mirror", node.offer(metadata={"filler": "x" * DEAL_DOCUMENT_MAX_BYTES}))
 
 
 async def test_a_second_transfer_is_refused(node: SellerNode) -> None:

@@ -210,8 +210,8 @@ async def test_many_entities_are_compared_page_by_page(pair: Pair) -> None:
 
 async def test_a_long_history_is_fetched_page_by_page(pair: Pair) -> None:
     munich, vienna, link = pair
-    for version in range(1, 50):
-        status = "reserved" if version % 2 else "open"
+    for version in range(2, 51):
+        status = "open" if version % 2 else "reserved"
         document = entity_document(OFFER, status)
         await munich.database.write(
             lambda tx, v=version, d=document: munich.telling.changed(tx, OFFER, DEAL[OFFER], v, d, "vienna.loop")
