@@ -80,6 +80,7 @@ from loopd.federation.peer_signals import PeerSignals
 from loopd.federation.requests import Destination, NodeRequests
 from loopd.federation.service import Federation, Modules
 from loopd.identity import NODE_INFO_CAPABILITIES, Identity
+from loopd.ledger.clearing.reconciling import Reconciling
 from loopd.ledger.clearing.room import ClearingRoom
 from loopd.ledger.due import DueTime
 from loopd.ledger.issuance import Issuance
@@ -220,6 +221,7 @@ class Node:
             sales,
         )
         self._clearing = between.clearing
+        self._reconciling = Reconciling(identity.node_id, self._clearing, database, self._read_statement)
         self._clearing_timer = ExchangeTimer([self._clearing], database, self._clock)
         self._peer_signals = PeerSignals(database, self._signals, self._federation.requests)
         heard = HeardSubjects(self._clock)
@@ -352,8 +354,8 @@ class Node:
             LoopCoinTransferRoutes(self._ledger, database, clock, write),
             LedgerAdminRoutes(self._ledger, Issuance(self._ledger), database, write),
             LoopCoinSettlementRoutes(self._settlements, database, write),
-            ClearingRoutes(self._clearing, database, write),
-            FederateSettlementRoutes(self._clearing, self._node_requests.accept_once),
+            ClearingRoutes(self._clearing, self._reconciling, database, write),
+            FederateSettlementRoutes(self._clearing, self._reconciling, database, self._node_requests.accept_once),
             PeerRoutes(self._identity, self._federation),
             KeyStatementRoutes(
                 self._federation.key_statements, self._federation.authenticator, self._federation.misbehaviour
@@ -449,6 +451,11 @@ class Node:
         if wanted.owes(self._database.points, node):
             await self._database.write(lambda tx: wanted.tell(tx, node))
         await self._peer_signals.fetch_due(node, requests)
+
+    async def _read_statement(self, node_id: str, path: str) -> bytes | None:
+        node = nodes.find(self._database.points, node_id)
+        answer = None if node is None else await self._read_signed(node, path)
+        return answer.body if answer is not None and answer.status == 200 else None
 
     async def _read_signed(self, node: KnownNode, path: str) -> NodeAnswer | None:
         destination = Destination(node.endpoint, node.node_id, node.named_by_operator)

@@ -11,6 +11,7 @@ from loopd.api.request_form import RequestForm
 from loopd.api.requests import Request
 from loopd.api.routes import LIMIT, Body, Route, Scope, Success
 from loopd.database import Database, Tx
+from loopd.ledger.clearing.reconciling import Reconciling
 from loopd.ledger.clearing.rules import Decision, PayeeState, PayerState
 from loopd.ledger.clearing.service import Clearing
 from loopd.ledger.clearing.views import clearance_json
@@ -56,12 +57,29 @@ _PAGE: Final[Mapping[str, Any]] = {
     },
 }
 
+_COMPARISON: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "required": ["peer", "agrees", "compared", "in_flight", "difference"],
+    "properties": {
+        "peer": {"type": "string"},
+        "agrees": {"type": "boolean"},
+        "compared": {"type": "integer", "description": "Entries that both have."},
+        "in_flight": {"type": "integer", "description": "Entries that one side has further than the other."},
+        "difference": {
+            "type": ["object", "null"],
+            "description": "The first one: `reason` is `missing_here`, `missing_there` or `other_amounts`; `here` and "
+            "`there` are the entry on each side, or null.",
+        },
+    },
+}
+
 
 class ClearingRoutes:
     """Read what is between this city and a peer, and resolve a dispute."""
 
-    def __init__(self, clearing: Clearing, database: Database, write: Write) -> None:
+    def __init__(self, clearing: Clearing, reconciling: Reconciling, database: Database, write: Write) -> None:
         self._clearing = clearing
+        self._reconciling = reconciling
         self._database = database
         self._write = write
 
@@ -79,6 +97,18 @@ class ClearingRoutes:
                 query=(LIMIT, CURSOR),
                 successes={200: Success(description="One page.", schema=_PAGE)},
                 refusals={404: ("no_ledger", "unknown_peer")},
+            ),
+            Route(
+                method="POST",
+                path=f"{_PATH}/reconcile",
+                handler=self.reconcile,
+                noun="LoopCoin",
+                summary="Compare both sides' books of what is between this city and a peer",
+                description="Asks the peer for its statement now, and names the first entry in which both differ. "
+                "What is on its way from one to the other is counted, and is no difference.",
+                access=Scope.ADMIN,
+                successes={200: Success(description="The comparison.", schema=_COMPARISON)},
+                refusals={404: ("no_ledger", "unknown_peer"), 503: ("peer_unreachable",)},
             ),
             Route(
                 method="POST",
@@ -108,6 +138,9 @@ class ClearingRoutes:
         path = _PATH.replace("{peer}", quote(peer))
         balance = self._clearing.balance(self._database.points, peer)
         return json_answer({**balance, "results": results, "next": following_path(request, path, cursor)})
+
+    async def reconcile(self, request: Request) -> Answer:
+        return json_answer(await self._reconciling.reconcile(request.parameters["peer"]))
 
     async def resolve(self, request: Request) -> Answer:
         decision = Decision(_RESOLVE.read(request.body)["decision"])

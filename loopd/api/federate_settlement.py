@@ -2,27 +2,60 @@
 
 from typing import Final
 
-from loopd.api.answers import Answer
+from loopd.api.answers import Answer, json_answer
 from loopd.api.node_effects import ACCEPTED, DOCUMENT_REFUSALS, AcceptOnce, accepted
+from loopd.api.paging import CURSOR, cursor_of, following_path, page_schema
 from loopd.api.requests import Request
-from loopd.api.routes import Access, Body, RateClass, Route
-from loopd.database import Tx
+from loopd.api.routes import LIMIT, Access, Body, RateClass, Route, Success
+from loopd.database import Database, Tx
 from loopd.ledger.clearing.messages import MESSAGE_TYPES, SETTLEMENT_PATH
+from loopd.ledger.clearing.reconciliation import LISTED, entry_json
+from loopd.ledger.clearing.reconciling import Reconciling
 from loopd.ledger.clearing.service import Clearing
 from loopd.protocol.documents import check_document
 
 _SCHEMA: Final = {"oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in sorted(MESSAGE_TYPES)]}
 
+_ENTRY: Final = {
+    "type": "object",
+    "required": ["payer", "id", "state", "payer_amount", "payee_amount"],
+    "properties": {
+        "payer": {"type": "string"},
+        "id": {"type": "string", "format": "uuid"},
+        "state": {"enum": list(LISTED)},
+        "payer_amount": {"type": "number", "multipleOf": 0.01},
+        "payee_amount": {"type": "number", "multipleOf": 0.01},
+    },
+}
+
 
 class FederateSettlementRoutes:
-    """Takes the messages of settlements."""
+    """Takes the messages of settlements, and tells what came of them."""
 
-    def __init__(self, clearing: Clearing, accept_once: AcceptOnce) -> None:
+    def __init__(
+        self, clearing: Clearing, reconciling: Reconciling, database: Database, accept_once: AcceptOnce
+    ) -> None:
         self._clearing = clearing
+        self._reconciling = reconciling
+        self._database = database
         self._accept_once = accept_once
 
     def routes(self) -> list[Route]:
         return [
+            Route(
+                method="GET",
+                path=SETTLEMENT_PATH,
+                handler=self.statement,
+                noun="Federation",
+                summary="List what is settled with the caller",
+                description="What is or may be in the caller's books too: prepared and posted settlements, in the "
+                "order of this node's books; to compare both.",
+                access=Access.NODE,
+                rate=RateClass.NODE,
+                query=(LIMIT, CURSOR),
+                successes={200: Success(description="One page.", schema=page_schema(_ENTRY))},
+                refusals={404: ("no_ledger", "unknown_peer")},
+            ),
             Route(
                 method="POST",
                 path=SETTLEMENT_PATH,
@@ -52,8 +85,15 @@ class FederateSettlementRoutes:
                         "unknown_settlement",
                     ),
                 },
-            )
+            ),
         ]
+
+    async def statement(self, request: Request) -> Answer:
+        after, limit = cursor_of(request) or 0, request.limit
+        found = self._reconciling.statement(self._database.points, request.node.node_id, after, limit + 1)
+        cursor = found[limit - 1][0] if len(found) > limit else None
+        results = [entry_json(entry) for _, entry in found[:limit]]
+        return json_answer({"results": results, "next": following_path(request, SETTLEMENT_PATH, cursor)})
 
     async def receive(self, request: Request) -> Answer:
         caller, document = request.node, check_document(request.body, MESSAGE_TYPES)

@@ -92,6 +92,21 @@ def trial_balance(directory: NodeDirectory, as_json: bool) -> None:
 
 @ledger.command()
 @directory_argument
+@click.argument("peer", metavar="PEER")
+@json_option
+def reconcile(directory: NodeDirectory, peer: str, as_json: bool) -> None:
+    """Compare both cities' books of what is between them, and name the first difference; exit 1 if there is one."""
+    answer = call(directory, "POST", f"/api/v1/loopcoin/clearing/{quote(peer)}/reconcile", {})
+    if as_json:
+        print_json(answer)
+    else:
+        print_fields({name: value for name, value in answer.items() if value is not None})
+    if not answer["agrees"]:
+        raise SystemExit(1)
+
+
+@ledger.command()
+@directory_argument
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
 def export(directory: NodeDirectory, file: Path | None) -> None:
     """Write the books as a Beancount journal to FILE, or to standard output. It names every account: keep it safe."""

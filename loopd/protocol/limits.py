@@ -279,6 +279,8 @@ LEDGER_AMOUNT_MAX_LC = Decimal(10) ** 13
 TRANSFER_MAX_AGE_MS = 7 * 86_400_000
 # How long the money of a buyer waits for the seller's node to reserve; after it: given back.
 SETTLEMENT_PREPARE_MS = 24 * 3600 * 1000
+# Pages of a peer's statement that are read to compare it; beyond: 503.
+STATEMENT_PAGES_MAX = 1000
 # Reminders to other nodes in one transaction; the rest follows at the timer's next tick.
 SETTLEMENT_REMINDERS_AT_ONCE = 50
 # How long an order may reserve funds; beyond: 400.

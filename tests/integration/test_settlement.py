@@ -104,4 +104,7 @@ def test_a_buyer_without_the_money_loses_the_sale(cities: list[RunningNode]) -> 
     deal = select(a, bid(a, b, price=4000))
     eventually(lambda: status_of(a, deal) == "cancelled", "the sale is off")
     stands(a, b, deal["transaction"], "voided")
+    for node, peer in ((a, b), (b, a)):
+        compared = node.cli("ledger", "reconcile", peer.node_id, "--json")
+        assert compared.status == 0, compared.err
     assert a.get(f"/api/v1/material/{deal['material']}").json()["status"] == "registered"

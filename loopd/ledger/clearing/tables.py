@@ -7,6 +7,7 @@ from enum import StrEnum
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.ledger.clearing.messages import Name
+from loopd.ledger.clearing.reconciliation import Entry
 from loopd.ledger.clearing.rules import Ask, Payee, PayeeState, Payer, PayerState
 
 
@@ -179,6 +180,20 @@ def page(source: RowSource, peer: str, before: int | None, limit: int) -> list[C
         {"peer": peer, "before": 2**63 - 1 if before is None else before, "limit": limit},
     )
     return [clearance_of(row) for row in rows]
+
+
+def statement(source: RowSource, peer: str, after: int, limit: int) -> list[tuple[int, Entry]]:
+    """What is or may be in a peer's books too, by number."""
+    rows = source.all(
+        "SELECT number, payer_node, id, state, payer_minor, payee_minor FROM clearing_settlement "
+        "WHERE :peer IN (payer_node, payee_node) AND state IN ('prepared', 'posted') AND number > :after "
+        "ORDER BY number LIMIT :limit",
+        {"peer": peer, "after": after, "limit": limit},
+    )
+    return [
+        (row["number"], Entry(row["payer_node"], row["id"], row["state"], row["payer_minor"], row["payee_minor"]))
+        for row in rows
+    ]
 
 
 def clearance_of(row: sqlite3.Row) -> Clearance:

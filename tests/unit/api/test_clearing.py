@@ -24,6 +24,7 @@ from loopd.database import Tx
 from loopd.events.service import EventLog
 from loopd.ledger.clearing.messages import SETTLEMENT_PATH
 from loopd.ledger.clearing.ports import Consent
+from loopd.ledger.clearing.reconciling import Reconciling
 from loopd.ledger.clearing.room import ClearingRoom
 from loopd.protocol.documents import dump_json
 from loopd.protocol.schemas import ENTITIES_BY_FILE, schema_file
@@ -47,14 +48,21 @@ class Memory:
 class Client:
     """Another node, or the operator."""
 
-    def __init__(self, node: LedgerNode, session: ClientSession, base: str, token: str) -> None:
+    def __init__(
+        self, node: LedgerNode, session: ClientSession, base: str, token: str, statements: dict[str, bytes]
+    ) -> None:
         self.node = node
+        # What Vienna answers to each path that it is asked.
+        self.statements = statements
         self._session = session
         self._base = base
         self._token = token
 
     async def tell(self, message: dict[str, Any], as_node: str | None = "vienna.loop") -> HttpAnswer:
         return await self._send("POST", SETTLEMENT_PATH, message, {} if as_node is None else {"X-Node-ID": as_node})
+
+    async def statement(self, path: str = SETTLEMENT_PATH) -> HttpAnswer:
+        return await self._send("GET", path, None, {"X-Node-ID": "vienna.loop"})
 
     async def ask(self, method: str, path: str, value: Any = None, *, authorised: bool = True) -> HttpAnswer:
         return await self._send(method, path, value, {"Authorization": f"Bearer {self._token}"} if authorised else {})
@@ -73,13 +81,19 @@ async def client_of(directory: Path, **settings: Any) -> AsyncIterator[Client]:
         told = Told({SUBJECT: Consent("bid-1", 10400)})
         audit, events = AuditLog(node.clock), EventLog(node.clock)
         room = ClearingRoom(node.ledger, node.settlements, node.clock, audit, events, Memory(), told, told)
+        statements: dict[str, bytes] = {}
+
+        async def read(node_id: str, path: str) -> bytes | None:
+            return statements.get(path)
+
+        reconciling = Reconciling(node.ledger.node.node_id, room.clearing, node.database, read)
         store = TokenStore(node.database, node.clock)
         token = (await node.write(lambda tx: store.create(tx, ["admin"], 3600, START_MS))).text
         once = NodeRequestWriter(node.database, node.clock).accept_once
         write = IdempotentWriter(node.database, node.clock).write
         routes = [
-            *FederateSettlementRoutes(room.clearing, once).routes(),
-            *ClearingRoutes(room.clearing, node.database, write).routes(),
+            *FederateSettlementRoutes(room.clearing, reconciling, node.database, once).routes(),
+            *ClearingRoutes(room.clearing, reconciling, node.database, write).routes(),
         ]
         services = ApiServices(
             settings=ApiSettings(user_requests_per_minute=0, node_requests_per_minute=0),
@@ -93,7 +107,7 @@ async def client_of(directory: Path, **settings: Any) -> AsyncIterator[Client]:
         host, port = await app.listen_tcp("127.0.0.1", 0)
         try:
             async with ClientSession() as session:
-                yield Client(node, session, f"http://{host}:{port}", token)
+                yield Client(node, session, f"http://{host}:{port}", token, statements)
         finally:
             await app.close(1.0)
 
@@ -204,3 +218,30 @@ async def test_without_a_ledger_nothing_is_there(tmp_path: Path, path: str) -> N
         value = {"decision": "void"} if path.endswith("resolve") else None
         assert (await client.ask("GET" if value is None else "POST", path, value)).reason == "no_ledger"
         assert (await client.tell(request())).reason == "no_ledger"
+
+
+async def test_both_sides_books_are_compared(tmp_path: Path) -> None:
+    async with client_of(tmp_path) as client:
+        reconcile, first = f"{CLEARING}/reconcile", f"{SETTLEMENT_PATH}?limit=100"
+        assert (await client.ask("POST", reconcile)).reason == "peer_unreachable"
+        client.statements[first] = b'{"results": [{"payer": 1}], "next": null}'
+        assert (await client.ask("POST", reconcile)).reason == "peer_unreachable"
+        await client.node.issue(MARIA, 200)
+        await client.tell(request())
+        await client.tell(message("Answer", answer="prepared"))
+        own = (await client.statement()).json
+        [entry] = own["results"]
+        assert (entry["state"], entry["payer_amount"], own["next"]) == ("prepared", 92, None)
+        for results, told in (
+            ([entry], None),
+            ([{**entry, "state": "posted"}], None),
+            ([{**entry, "payee_amount": 93}], "other_amounts"),
+            ([], "missing_there"),
+            ([entry, {**entry, "id": "00000000-0000-4000-8000-000000000009", "state": "posted"}], "missing_here"),
+        ):
+            client.statements[first] = dump_json({"results": results, "next": None})
+            found = (await client.ask("POST", reconcile)).json
+            assert found["agrees"] == (told is None)
+            assert (found["difference"] or {}).get("reason") == told
+        assert (await client.ask("POST", reconcile, authorised=False)).status == 401
+        assert (await client.ask("POST", reconcile.replace("vienna", "linz"))).reason == "unknown_peer"

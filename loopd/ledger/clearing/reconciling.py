@@ -1,0 +1,73 @@
+"""Asks a peer for its statement, and compares it with this node's."""
+
+from typing import Any, Protocol
+
+from loopd.database import Database
+from loopd.database.rows import RowSource
+from loopd.ledger.clearing import tables
+from loopd.ledger.clearing.messages import SETTLEMENT_PATH
+from loopd.ledger.clearing.reconciliation import Entry, compare, comparison_json, read_entry
+from loopd.ledger.clearing.service import Clearing
+from loopd.protocol.errors import Invalid, Unavailable
+from loopd.protocol.json_text import read_json
+from loopd.protocol.limits import LIST_LIMIT_MAX, STATEMENT_PAGES_MAX
+
+
+class StatementReads(Protocol):
+    """Asks another node."""
+
+    async def __call__(self, node_id: str, path: str) -> bytes | None:
+        """The body of a 200 to a signed GET of `path` (from `/api/v1` on), or None where none came."""
+        ...
+
+
+class Reconciling:
+    """Compares both sides' statements of one clearing account."""
+
+    def __init__(self, node_id: str, clearing: Clearing, database: Database, reads: StatementReads) -> None:
+        self._node_id = node_id
+        self._clearing = clearing
+        self._database = database
+        self._reads = reads
+
+    def statement(self, source: RowSource, peer: str, after: int, limit: int) -> list[tuple[int, Entry]]:
+        """What is or may be in both books, in the order of this node's, with each one's number in it.
+
+        NotFound (404) `no_ledger`, `unknown_peer`.
+        """
+        self._clearing.balance(source, peer)
+        return tables.statement(source, peer, after, limit)
+
+    async def reconcile(self, peer: str) -> dict[str, Any]:
+        """Compare now. NotFound (404) `no_ledger`, `unknown_peer`; Unavailable (503) `peer_unreachable` where the peer
+        gave no statement.
+        """
+        points = self._database.points
+        self._clearing.balance(points, peer)
+        theirs = await self._ask(peer)
+        ours: list[Entry] = []
+        after = 0
+        while page := tables.statement(points, peer, after, LIST_LIMIT_MAX):
+            ours += [entry for _, entry in page]
+            after = page[-1][0]
+        return comparison_json(peer, compare(ours, theirs, self._node_id))
+
+    async def _ask(self, peer: str) -> list[Entry]:
+        found: list[Entry] = []
+        path = f"{SETTLEMENT_PATH}?limit={LIST_LIMIT_MAX}"
+        for _ in range(STATEMENT_PAGES_MAX):
+            body = await self._reads(peer, path)
+            if body is None:
+                break
+            try:
+                page = read_json(body)
+                found += [read_entry(each) for each in page["results"]]
+                following = page["next"]
+            except (Invalid, ValueError, KeyError, TypeError, AttributeError):
+                break
+            if following is None:
+                return found
+            if not isinstance(following, str) or not following.startswith(f"{SETTLEMENT_PATH}?"):
+                break
+            path = following
+        raise Unavailable("peer_unreachable", f"{peer} gave no statement.", retry_after_s=30)
