@@ -152,7 +152,9 @@ def _explained(error: dict[str, Any]) -> str:
     errors = details.get("errors")
     for entry in errors if isinstance(errors, list) else []:
         if isinstance(entry, dict):
-            lines.append(f"  {entry.get('pointer') or '/'}: {entry.get('message') or entry.get('rule') or 'wrong'}")
+            told = f"{entry.get('pointer') or '/'}: {entry.get('message') or entry.get('rule') or 'wrong'}"
+            if told != sentence:
+                lines.append(f"  {told}")
     return "\n".join(lines)
 
 

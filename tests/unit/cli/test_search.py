@@ -88,3 +88,10 @@ def test_a_refused_search_names_the_place(run: Run, node: NodeDirectory, daemon:
     result = run("search", node.root, "--category", "plastik")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "loopd:   /category: no such\n" in result.stderr
+
+
+def test_a_place_that_the_sentence_names_is_not_repeated(run: Run, node: NodeDirectory, daemon: FakeDaemon) -> None:
+    details = {"reason": "unknown_category", "errors": [{"pointer": "/category", "rule": "x", "message": "no such"}]}
+    error = {"error": {"code": "INVALID_REQUEST", "message": "/category: no such", "details": details}}
+    daemon.answers["POST /api/v1/material/search"] = (400, error)
+    assert run("search", node.root).stderr == "loopd: /category: no such [unknown_category]\n"
