@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, TypeGuard
 
+from loopd.exchange.entities import TYPES
 from loopd.exchange.rules import invalid, read_moment
 from loopd.protocol.documents import check_value
 from loopd.protocol.errors import Conflict, Forbidden, Invalid
@@ -15,14 +16,6 @@ from loopd.protocol.limits import REVISION_MAX
 
 UPDATE_TYPE: Final = "MirrorUpdate"
 REQUEST_TYPE: Final = "StatusRequest"
-
-# The published entity that each mirrored one is.
-_DOCUMENT_TYPES: Final[Mapping[MirroredEntity, str]] = {
-    MirroredEntity.OFFER: "Offer",
-    MirroredEntity.MATCH: "Match",
-    MirroredEntity.TRANSFER: "Transfer",
-    MirroredEntity.TRANSACTION: "MaterialTransaction",
-}
 
 # What the other side of a deal may ask the seller's node for: the status, and those from which it may.
 _MAY_ASK: Final[Mapping[MirroredEntity, Mapping[str, frozenset[str]]]] = {
@@ -114,7 +107,7 @@ def _check_document(key: EntityKey, counterpart: str, version: Version) -> None:
     if key.entity is MirroredEntity.TRANSACTION and document.get("status") == version.status:
         # A transaction goes through more statuses than the document that opened it has words for.
         del document["status"]
-    check_value(document, _DOCUMENT_TYPES[key.entity])
+    check_value(document, TYPES[key.entity])
     expected = {"id": key.entity_id, "status": version.status}
     if key.entity is MirroredEntity.TRANSACTION:
         expected = {"id": key.entity_id, "seller": key.node, "buyer": counterpart}
