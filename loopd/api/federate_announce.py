@@ -33,7 +33,13 @@ class FederateAnnounceRoutes:
                     401: ("bad_origin_signature",),
                     403: ("not_a_peer",),
                     429: ("over_share",),
-                    503: ("unknown_origin", "too_many_messages", "key_conflict", "changed_meanwhile"),
+                    503: (
+                        "unknown_origin",
+                        "too_many_messages",
+                        "floods_over_share",
+                        "key_conflict",
+                        "changed_meanwhile",
+                    ),
                 },
             )
         ]

@@ -29,6 +29,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "key_conflict": "held: peers disagree about the key of its origin",
     "changed_meanwhile": "put off: something changed while it was looked at",
     "too_many_messages": "put off: this node holds as many as it can",
+    "floods_over_share": "put off: floods over its share of what this node holds",
     "over_share": "put off: too many of that peer's waited here",
     "overloaded": "put off: too much at once",
     # of a peer

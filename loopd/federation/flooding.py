@@ -29,6 +29,7 @@ from loopd.federation.outbox import Outbox
 from loopd.federation.settings import FederationSettings
 from loopd.gossip.flood import Copy, Decision, HopState, Newest, Reason, View, decide, read_hop_headers
 from loopd.gossip.reputation import Conduct
+from loopd.gossip.share import within_share
 from loopd.identity import Identity
 from loopd.net.http_client import DialError
 from loopd.protocol.announcement import TYPE, read_announcement
@@ -299,10 +300,12 @@ class Flooding:
         )
 
     def _store(self, tx: Tx, received: Received, held: HopState, now_ms: int) -> None:
-        row = tx.one("SELECT messages FROM message_count")
-        if row is not None and row["messages"] >= self._settings.max_messages:
-            raise Unavailable("too_many_messages", "this node holds as many announcements as it can", 60)
         copy, announcement = received.copy, received.copy.announcement
+        stored = messages.count_held(tx, copy.origin, copy.sender)
+        if stored.messages >= self._settings.max_messages:
+            raise Unavailable("too_many_messages", "this node holds as many announcements as it can", 60)
+        if not within_share(stored, self._settings.max_messages, self._settings.max_peers):
+            raise Unavailable("floods_over_share", "the room that is left is kept for other origins and senders", 60)
         message = Message(
             copy.message_id,
             copy.origin,
@@ -317,7 +320,7 @@ class Flooding:
             announcement.origin_location,
             announcement.valid_until_ms,
         )
-        messages.store(tx, message, held, now_ms)
+        messages.store(tx, message, held, now_ms, copy.sender)
 
     def _look(self, source: RowSource, received: Received, replay_digest: bytes) -> _Look:
         copy = received.copy

@@ -9,7 +9,7 @@ import structlog
 from loopd.clock import Clock
 from loopd.database.database import Database
 from loopd.database.writer import Tx
-from loopd.federation import announcing, explain, heard, key_store, outbox, replay
+from loopd.federation import announcing, explain, heard, key_store, nodes, outbox, replay
 from loopd.federation.announcing import Announcer
 from loopd.federation.misbehaviour import Misbehaviour
 from loopd.federation.worker import RequestAnswered
@@ -102,6 +102,7 @@ class Housekeeping:
         """One transaction of what is over; True where there is more of it."""
         now_ms = self._clock.now_ms()
         key_store.prune(tx, now_ms)
+        nodes.prune_claims(tx, now_ms)
         more = (
             self._end_requests(tx, now_ms),
             replay.prune(tx, now_ms),

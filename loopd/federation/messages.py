@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.gossip.flood import HopState
+from loopd.gossip.share import Held
 from loopd.protocol.geo import Location
 from loopd.protocol.subjects import SubjectKind
 
@@ -30,13 +32,29 @@ class Message:
     valid_until_ms: int
 
 
-def store(tx: Tx, message: Message, held: HopState, received_at_ms: int) -> None:
-    """Store a message that is not held yet; `held` is the best copy of it so far."""
+_HELD = """
+SELECT (SELECT messages FROM message_count) AS messages,
+       coalesce((SELECT messages FROM message_share WHERE role = 'origin' AND node_id = ?), 0) AS of_origin,
+       coalesce((SELECT messages FROM message_share WHERE role = 'sender' AND node_id = ?), 0) AS from_sender
+"""
+
+
+def count_held(source: RowSource, origin: str, sender: str) -> Held:
+    """How many messages there are, how many of that origin, and how many that sender was the first to bring."""
+    row = source.one(_HELD, (origin, sender))
+    if row is None:
+        raise RuntimeError("a query of one row has none")
+    return Held(row["messages"], row["of_origin"], row["from_sender"])
+
+
+def store(tx: Tx, message: Message, held: HopState, received_at_ms: int, came_from: str | None = None) -> None:
+    """Store a message that is not held yet; `held` is the best copy of it so far, None in `came_from` an own one."""
     place = message.origin_location
     tx.execute(
         "INSERT INTO message (message_id, origin, origin_timestamp, origin_signature, body, subject, subject_kind,"
-        " anchored, relayable, radius_km, origin_lat, origin_lon, valid_until_ms, best_ttl, hop_value, received_at_ms)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " anchored, relayable, radius_km, origin_lat, origin_lon, valid_until_ms, best_ttl, hop_value, received_at_ms,"
+        " came_from)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             message.message_id,
             message.origin,
@@ -54,5 +72,6 @@ def store(tx: Tx, message: Message, held: HopState, received_at_ms: int) -> None
             held.ttl,
             held.hop_value,
             received_at_ms,
+            came_from,
         ),
     )

@@ -16,6 +16,7 @@ from loopd.database.readers import Reader
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.protocol.geo import Location
+from loopd.protocol.limits import HANDSHAKE_CLAIM_MAX_MS
 from loopd.protocol.nodes import KnownNode, PeerAuth, Standing
 
 # Little is kept of an introduced origin, so many fit. Beyond it one of whom nothing is held makes room, else a new
@@ -211,12 +212,15 @@ def owe_handshake(tx: Tx, node_id: str, owed: bool) -> None:
 
 
 def record_claim(tx: Tx, claim: HandshakeClaim) -> None:
-    """Keep a handshake until the operator decides; a newer one of the same node takes its place."""
+    """Keep a handshake until the operator decides; a newer one of the same node takes its place.
+
+    How long it waits counts from the first, so that nobody keeps a place by asking again.
+    """
     tx.execute(
         "INSERT INTO handshake_claim (node_id, name, endpoint, public_key, features, handshake_at_ms, received_at_ms)"
         " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (node_id) DO UPDATE SET name = excluded.name,"
         " endpoint = excluded.endpoint, public_key = excluded.public_key, features = excluded.features,"
-        " handshake_at_ms = excluded.handshake_at_ms, received_at_ms = excluded.received_at_ms",
+        " handshake_at_ms = excluded.handshake_at_ms",
         (
             claim.node_id,
             claim.name,
@@ -252,6 +256,12 @@ def count_claims(source: RowSource) -> int:
     """How many handshakes wait."""
     row = source.one("SELECT count(*) AS claims FROM handshake_claim")
     return 0 if row is None else int(row["claims"])
+
+
+def prune_claims(tx: Tx, now_ms: int) -> int:
+    """Forget handshakes that waited too long for the operator; how many."""
+    since_ms = now_ms - HANDSHAKE_CLAIM_MAX_MS
+    return tx.execute("DELETE FROM handshake_claim WHERE received_at_ms <= ?", (since_ms,)).rowcount
 
 
 def remove_claim(tx: Tx, node_id: str) -> bool:

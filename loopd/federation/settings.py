@@ -143,13 +143,15 @@ class FederationSettings(RoomSettings):
         default=100,
         ge=1,
         le=10_000,
-        description="How many nodes may wait for the operator's approval; who asks beyond that is refused.",
+        description="How many nodes may wait for the operator's approval, each for 30 days; who asks "
+        "beyond that is refused.",
     )
     max_messages: int = Field(
         default=100_000,
         ge=100,
         le=5_000_000,
-        description="How many valid announcements are held. Beyond it new ones are answered 503 until old ones end.",
+        description="How many valid announcements are held. New ones of one origin, or by one "
+        "peer, that would leave the others no room are answered 503 `floods_over_share`; all, when it is full.",
     )
 
     @field_validator("rings")

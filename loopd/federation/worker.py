@@ -47,7 +47,7 @@ ANNOUNCE_PATH = "/federate/announce"
 NO_HOP_VALUE = "0" * 64
 
 # Reasons of a 503 that lie in the message: other messages can be taken meanwhile.
-_OF_ONE_MESSAGE = frozenset({"unknown_origin", "key_conflict", "changed_meanwhile"})
+_OF_ONE_MESSAGE = frozenset({"unknown_origin", "key_conflict", "changed_meanwhile", "floods_over_share"})
 
 # How long a worker sleeps at most before it looks around; what it waits for wakes it earlier.
 IDLE_S = 60.0

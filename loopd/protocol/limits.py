@@ -57,6 +57,8 @@ ANNOUNCEMENTS_WAITING_PER_PEER_MAX_BYTES = 2 * 1024 * 1024
 KEY_STATEMENTS_PER_NODE_PER_DAY_MAX = 10
 # Former keys of a node that a signature is tried with, the newest; what an older one signed holds no more.
 FORMER_KEYS_TRIED_MAX = 8
+# A handshake waits this long for the operator, from the first time it was asked; then its place is free again.
+HANDSHAKE_CLAIM_MAX_MS = 30 * 24 * 3600 * 1000
 # Decisions on messages that are kept for `explain`; the oldest make room.
 EXPLAINED_DECISIONS_MAX = 100_000
 

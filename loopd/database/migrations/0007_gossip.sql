@@ -70,3 +70,27 @@ CREATE TABLE revoked_key (
 
 -- Whether a message's signature holds for others than this node; one that does not is never offered to a peer.
 ALTER TABLE message ADD COLUMN relayable INTEGER NOT NULL DEFAULT 1;
+
+-- How many messages each origin has here and each peer brought, so that a share costs no scan. What this node announces
+-- itself nobody brought.
+ALTER TABLE message ADD COLUMN came_from TEXT;
+CREATE TABLE message_share (
+    role TEXT NOT NULL CHECK (role IN ('origin', 'sender')),
+    node_id TEXT NOT NULL,
+    messages INTEGER NOT NULL,
+    PRIMARY KEY (role, node_id)
+) STRICT, WITHOUT ROWID;
+INSERT INTO message_share (role, node_id, messages) SELECT 'origin', origin, count(*) FROM message GROUP BY origin;
+CREATE TRIGGER message_share_counted AFTER INSERT ON message BEGIN
+    INSERT INTO message_share (role, node_id, messages) VALUES ('origin', NEW.origin, 1)
+        ON CONFLICT (role, node_id) DO UPDATE SET messages = messages + 1;
+    INSERT INTO message_share (role, node_id, messages) SELECT 'sender', NEW.came_from, 1 WHERE NEW.came_from IS NOT NULL
+        ON CONFLICT (role, node_id) DO UPDATE SET messages = messages + 1;
+END;
+CREATE TRIGGER message_share_uncounted AFTER DELETE ON message BEGIN
+    UPDATE message_share SET messages = messages - 1
+        WHERE (role = 'origin' AND node_id = OLD.origin) OR (role = 'sender' AND node_id = OLD.came_from);
+    DELETE FROM message_share
+        WHERE ((role = 'origin' AND node_id = OLD.origin) OR (role = 'sender' AND node_id = OLD.came_from))
+        AND messages = 0;
+END;

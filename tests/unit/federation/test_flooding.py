@@ -231,6 +231,32 @@ async def test_when_no_more_fit_the_sender_is_asked_to_wait(met: City) -> None:
     assert (await send_copy(met, ORIGIN, message_of(ORIGIN), 3)).status == 202
 
 
+async def test_what_floods_over_its_share_leaves_room_for_others(met: City) -> None:
+    met.federation.flooding._settings = FederationSettings(max_messages=100)
+    assert (await send_copy(met, ORIGIN, message_of(ORIGIN), 3)).status == 202
+    await met.database.write(lambda tx: tx.execute("UPDATE message_count SET messages = 99"))
+    met.decisions.clear()
+    answer = await send_copy(met, ORIGIN, message_of(ORIGIN, revision=2), 3)
+    assert (answer.status, reason_of(answer), answer.headers["Retry-After"]) == (503, "floods_over_share", "60")
+    assert met.decisions == {"floods_over_share": 1}
+    assert len(met.rows("SELECT 1 FROM message")) == 1
+    await met.admit(OTHER)
+    assert (await send_copy(met, OTHER, message_of(OTHER), 3)).status == 202
+
+
+async def test_shares_are_counted_and_forgotten_with_the_messages(met: City) -> None:
+    for revision in (1, 2):
+        assert (await send_copy(met, ORIGIN, message_of(ORIGIN, revision=revision), 3)).status == 202
+    counted = met.rows("SELECT role, node_id, messages FROM message_share ORDER BY role")
+    origin = ORIGIN.node_id
+    assert counted == [
+        {"role": "origin", "node_id": origin, "messages": 2},
+        {"role": "sender", "node_id": origin, "messages": 2},
+    ]
+    await met.database.write(lambda tx: tx.execute("DELETE FROM message"))
+    assert met.rows("SELECT 1 FROM message_share") == []
+
+
 # Signatures
 
 

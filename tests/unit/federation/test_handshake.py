@@ -15,6 +15,7 @@ from loopd.federation.settings import FederationSettings
 from loopd.identity import FEATURES, Identity
 from loopd.net.http_client import PeerAnswer
 from loopd.protocol.json_text import dump_json
+from loopd.protocol.limits import HANDSHAKE_CLAIM_MAX_MS
 from loopd.protocol.nodes import KnownNode, PeerAuth, Standing
 from loopd.protocol.timestamps import format_timestamp
 from tests.federation_support import (
@@ -223,6 +224,22 @@ async def test_no_more_wait_than_fit(munich: City) -> None:
     await shake(munich, identity_of("vienna.loop"))
     assert outcome(await shake(munich, LINZ)) == ("rejected", "too many nodes wait for the operator's approval")
     assert outcome(await shake(munich, identity_of("vienna.loop"), NOW_MS + 1)) == ("rejected", "pending")
+
+
+async def test_who_waits_for_the_operator_waits_thirty_days_however_often_it_asks(munich: City) -> None:
+    admits(munich, "manual", max_pending_peers=1)
+    await munich.start()
+    await shake(munich, LINZ)
+    await munich.database.write(
+        lambda tx: tx.execute("UPDATE handshake_claim SET received_at_ms = ?", (NOW_MS - HANDSHAKE_CLAIM_MAX_MS + 1,))
+    )
+    await shake(munich, LINZ, NOW_MS + 1)
+    await munich.federation.housekeeping.keep_house()
+    assert len(munich.rows("SELECT 1 FROM handshake_claim")) == 1
+    munich.clock.advance(1)
+    await munich.federation.housekeeping.keep_house()
+    assert munich.rows("SELECT 1 FROM handshake_claim") == []
+    assert outcome(await shake(munich, identity_of("vienna.loop"))) == ("rejected", "pending")
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,8 @@ def test_every_offence_has_points_and_a_reason(offence: Offence) -> None:
 @pytest.mark.parametrize(
     "reason",
     ["bad_times", "clock_skew", "bad_signature", "unknown_origin", "key_conflict", "rate_limited", "overloaded",
-     "not_a_peer", "suspended", "too_many_messages", "changed_meanwhile", "unknown_context", "wrong_target"],
+     "not_a_peer", "suspended", "too_many_messages", "floods_over_share", "changed_meanwhile",
+     "unknown_context", "wrong_target"],
 )  # fmt: skip
 def test_slowness_clocks_and_what_somebody_else_may_have_sent_are_no_offence(reason: str) -> None:
     assert reason not in OFFENCE_OF_REASON
