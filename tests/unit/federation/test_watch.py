@@ -211,9 +211,10 @@ async def triangle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     ]
     settings = FederationSettings(admission="open", radius_km=None, health_preset="lan")
     async with federation_of(tmp_path, *identities, settings=settings) as cities:
-        cities[0].network.websockets = True
         for one, other in ((0, 1), (1, 2), (0, 2)):
             await befriend(cities[one], cities[other])
+        # Only now, so that each is read when it knows everybody.
+        cities[0].network.websockets = True
         await eventually(lambda: all(linked(a, b) for a in cities for b in cities if a is not b), *cities, step_ms=200)
         await eventually(lambda: all(acquainted(a, b) for a in cities for b in cities if a is not b), *cities)
         yield cities
