@@ -162,9 +162,7 @@ async def test_bytes_that_are_no_batch_end_the_link_and_count(chain: list[City])
     berlin, munich, _ = chain
     # Where both dialled at first, one of the two was given up.
     (_, _, dialled, taken) = next(
-        entry
-        for entry in berlin.network.wires
-        if entry[:2] == ("berlin.loop", "munich.loop") and not entry[2].closed
+        entry for entry in berlin.network.wires if entry[:2] == ("berlin.loop", "munich.loop") and not entry[2].closed
     )
     await dialled.send_bytes(b"\x01\x00\xc1")
     await eventually(lambda: not munich.federation.links.carries("berlin.loop"), *chain)
