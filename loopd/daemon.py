@@ -65,13 +65,13 @@ from loopd.clock import SystemClock
 from loopd.database.database import Database
 from loopd.database.writer import Tx
 from loopd.directory import NodeDirectory
+from loopd.due import DueTimer
 from loopd.events.room import EventRoom
 from loopd.events.service import EventKind
 from loopd.exchange.mirror_rules import REQUEST_TYPE, UPDATE_TYPE
 from loopd.exchange.ports import NodeAnswer
 from loopd.exchange.room import ExchangeRoom
 from loopd.exchange.settling import MadeBids, PaidSales
-from loopd.exchange.timer import ExchangeTimer
 from loopd.exchange.views import MIRROR_PATH, STATUS_TYPE, WITHDRAWAL_TYPE
 from loopd.federation import nodes, own_key
 from loopd.federation.heard import HeardHook, HeardSubjects
@@ -222,7 +222,7 @@ class Node:
         )
         self._clearing = between.clearing
         self._reconciling = Reconciling(identity.node_id, self._clearing, database, self._read_statement)
-        self._clearing_timer = ExchangeTimer([self._clearing], database, self._clock)
+        self._clearing_timer = DueTimer("clearing-timer", [self._clearing], database, self._clock)
         self._peer_signals = PeerSignals(database, self._signals, self._federation.requests)
         heard = HeardSubjects(self._clock)
         self._exchange = ExchangeRoom(

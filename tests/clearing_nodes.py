@@ -224,7 +224,8 @@ class Federation:
         elif draw < 0.85:
             city = self.random.choice(list(self.cities.values()))
             city.clock.advance(self.random.choice((1_000, 60_000, HOUR_MS, 9 * HOUR_MS)))
-            self._try(city, lambda tx: city.clearing.tick(tx, city.clock.now_ms()))
+            for due in city.clearing.due(city.source, city.clock.now_ms()):
+                self._try(city, due.do)
         elif draw < 0.92:
             self._resolve()
         else:
@@ -246,7 +247,8 @@ class Federation:
             for city in self.cities.values():
                 self._resolve_all(city)
                 city.clock.advance(2 * HOUR_MS)
-                city.write(lambda tx, city=city: city.clearing.tick(tx, city.clock.now_ms()))
+                for due in city.clearing.due(city.source, city.clock.now_ms()):
+                    city.write(due.do)
 
     def check(self) -> None:
         """The invariants of each one's books."""

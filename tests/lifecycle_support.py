@@ -175,8 +175,8 @@ class SellerNode:
 
     async def tick(self) -> None:
         now_ms = self.clock.now_ms()
-        if self.lifecycle.is_due(self.database.points, now_ms):
-            await self.write(lambda tx: self.lifecycle.tick(tx, now_ms))
+        for due in self.lifecycle.due(self.database.points, now_ms):
+            await self.write(due.do)
 
     def view(self, created: Created[Any]) -> dict[str, Any]:
         return self.lifecycle.view(created.entry)

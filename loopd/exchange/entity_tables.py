@@ -250,9 +250,19 @@ def due_matches(source: RowSource, now_ms: int, limit: int) -> list[Match]:
     return MATCHES.some(source, _DUE_MATCH, (now_ms,), limit, "valid_until_ms")
 
 
+def due_match(source: RowSource, match_id: str, now_ms: int) -> Match | None:
+    """The Match of an id, if it is one of those."""
+    return next(iter(MATCHES.some(source, f"id = ? AND {_DUE_MATCH}", (match_id, now_ms), 1)), None)
+
+
 def due_offers(source: RowSource, now_ms: int, limit: int) -> list[Offer]:
     """Open Offers past their time."""
     return OFFERS.some(source, _DUE_OFFER, (now_ms,), limit, "available_until_ms")
+
+
+def due_offer(source: RowSource, offer_id: str, now_ms: int) -> Offer | None:
+    """The Offer of an id, if it is one of those."""
+    return next(iter(OFFERS.some(source, f"id = ? AND {_DUE_OFFER}", (offer_id, now_ms), 1)), None)
 
 
 _FREE: Final = """subject = ? AND status = 'accepted' AND coalesce(counterpart, ?) = ? AND NOT EXISTS

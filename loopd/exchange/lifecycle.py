@@ -6,12 +6,14 @@ its events and what the other side is told are one.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, cast
 
 from loopd.audit.service import AuditLog
 from loopd.clock import Clock
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
+from loopd.due import Due
 from loopd.events.service import EventLog
 from loopd.exchange import entity_tables as tables
 from loopd.exchange.chronicle import Chronicle
@@ -186,17 +188,24 @@ class Lifecycle:
         while state is SubjectState.WITHDRAWN and (offer := tables.open_offer_of(tx, subject.subject_id)):
             self._offers.withdraw(tx, offer, home, cause)
 
-    def is_due(self, source: RowSource, now_ms: int) -> bool:
-        """Whether a Match or an open Offer is past its time."""
-        return bool(tables.due_matches(source, now_ms, 1) or tables.due_offers(source, now_ms, 1))
+    def due(self, source: RowSource, now_ms: int) -> list[Due]:
+        """The Matches and open Offers that are past their time, some of them."""
+        matches = tables.due_matches(source, now_ms, DUE_AT_ONCE_MAX)
+        offers = tables.due_offers(source, now_ms, DUE_AT_ONCE_MAX)
+        return [
+            *(Due(f"match {match.id}", partial(self._end_match, match.id, now_ms)) for match in matches),
+            *(Due(f"offer {offer.id}", partial(self._end_offer, offer.id, now_ms)) for offer in offers),
+        ]
 
-    def tick(self, tx: Tx, now_ms: int) -> None:
-        """End what is past its time, some of it at once."""
-        home = self._node.node_id
-        for match in tables.due_matches(tx, now_ms, DUE_AT_ONCE_MAX):
-            self._matches.end(tx, match, home, EXPIRED)
-        for offer in tables.due_offers(tx, now_ms, DUE_AT_ONCE_MAX):
-            self._offers.withdraw(tx, offer, home, EXPIRED)
+    def _end_match(self, match_id: str, now_ms: int, tx: Tx) -> None:
+        match = tables.due_match(tx, match_id, now_ms)
+        if match is not None:
+            self._matches.end(tx, match, self._node.node_id, EXPIRED)
+
+    def _end_offer(self, offer_id: str, now_ms: int, tx: Tx) -> None:
+        offer = tables.due_offer(tx, offer_id, now_ms)
+        if offer is not None:
+            self._offers.withdraw(tx, offer, self._node.node_id, EXPIRED)
 
     def _change_offer(self, tx: Tx, offer: Offer, status: str, by: str, reason: str | None) -> None:
         check_change(MirroredEntity.OFFER, offer.status, status)

@@ -5,6 +5,7 @@ import secrets
 from loopd.audit.service import AuditLog
 from loopd.clock import Clock
 from loopd.database import Database, Tx
+from loopd.due import DueTimer
 from loopd.events.service import EventLog
 from loopd.exchange.lifecycle import Lifecycle, Ports
 from loopd.exchange.mirror_keeper import MirrorKeeper
@@ -23,7 +24,6 @@ from loopd.exchange.ports import (
 from loopd.exchange.selection import Policy
 from loopd.exchange.service import Exchange
 from loopd.exchange.settings import ExchangeSettings
-from loopd.exchange.timer import ExchangeTimer
 from loopd.protocol.documents import Document
 from loopd.registry.service import Registry
 from loopd.registry.stock import Stock
@@ -68,7 +68,7 @@ class ExchangeRoom:
         self.bids = Exchange(
             node, clock, audit, events, registry, signals, directory, heard, outbox, self.lifecycle, policy
         )
-        self._timer = ExchangeTimer([self.lifecycle, self.bids.selecting], database, clock)
+        self._timer = DueTimer("exchange-timer", [self.lifecycle, self.bids.selecting], database, clock)
         self.mirroring = Mirroring(node, clock, audit, events, lambda: self.keeper.wake())
         self.status_requests = StatusRequests(node, clock, audit, outbox, self.lifecycle, secrets.token_hex)
         self.keeper = MirrorKeeper(database, clock, self.mirroring, directory, reads)

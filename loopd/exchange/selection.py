@@ -6,6 +6,7 @@ stay live; the others are declined, and their bidders told.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -14,6 +15,7 @@ from loopd.audit.service import AuditKind, AuditLog
 from loopd.clock import Clock
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
+from loopd.due import Due
 from loopd.events.service import EventKind, EventLog
 from loopd.exchange import tables
 from loopd.exchange.documents import Agreement
@@ -24,7 +26,7 @@ from loopd.exchange.tables import Selection
 from loopd.exchange.views import MIRROR_PATH, bid_status, listing_json
 from loopd.protocol.errors import Conflict, NotFound
 from loopd.protocol.json_text import JSON, dump_json
-from loopd.protocol.limits import BID_STATUS_DELIVERY_MS
+from loopd.protocol.limits import BID_STATUS_DELIVERY_MS, DUE_AT_ONCE_MAX
 from loopd.protocol.quantity import Quantity
 from loopd.protocol.subjects import Subject, SubjectKind
 from loopd.protocol.vocabulary import Feature
@@ -115,17 +117,19 @@ class Selecting:
         if self.policy.by_itself:
             tables.schedule_selection(tx, subject_id, kind, self.clock.now_ms() + self.policy.after_ms)
 
-    def is_due(self, source: RowSource, now_ms: int) -> bool:
-        """Whether the time to select has come for some subject."""
-        return self.policy.by_itself and tables.next_due_selection(source, now_ms) is not None
+    def due(self, source: RowSource, now_ms: int) -> list[Due]:
+        """The subjects for which the time to select has come, some of them."""
+        if not self.policy.by_itself:
+            return []
+        return [
+            Due(f"selection {subject_id}", partial(self._select_by_itself, kind, subject_id, now_ms))
+            for kind, subject_id in tables.due_selections(source, now_ms, DUE_AT_ONCE_MAX)
+        ]
 
-    def tick(self, tx: Tx, now_ms: int) -> None:
-        """Select for one subject; what cannot be selected now is tried again later, as long as somebody bids."""
-        due = tables.next_due_selection(tx, now_ms)
-        if due is None:
+    def _select_by_itself(self, kind: SubjectKind, subject_id: str, now_ms: int, tx: Tx) -> None:
+        """What cannot be selected now is tried again later, as long as somebody bids."""
+        if not tables.unschedule_selection(tx, subject_id, now_ms):
             return
-        kind, subject_id = due
-        tables.unschedule_selection(tx, subject_id)
         record = self.records.find(tx, subject_id)
         if record is None or not self.records.is_available(record.subject):
             return

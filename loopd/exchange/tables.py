@@ -197,17 +197,20 @@ def schedule_selection(tx: Tx, subject_id: str, kind: SubjectKind, due_at_ms: in
     )
 
 
-def unschedule_selection(tx: Tx, subject_id: str) -> None:
-    """The time has come, or is not waited for any more."""
-    tx.execute("DELETE FROM selection_due WHERE subject = ?", (subject_id,))
-
-
-def next_due_selection(source: RowSource, now_ms: int) -> tuple[SubjectKind, str] | None:
-    """The subject for which the node should have selected longest ago."""
-    row = source.one(
-        "SELECT subject, subject_kind FROM selection_due WHERE due_at_ms <= ? ORDER BY due_at_ms LIMIT 1", (now_ms,)
+def unschedule_selection(tx: Tx, subject_id: str, now_ms: int) -> bool:
+    """The time has come; whether it had, and nobody saw to it before."""
+    return (
+        tx.execute("DELETE FROM selection_due WHERE subject = ? AND due_at_ms <= ?", (subject_id, now_ms)).rowcount > 0
     )
-    return None if row is None else (SubjectKind(row["subject_kind"]), row["subject"])
+
+
+def due_selections(source: RowSource, now_ms: int, limit: int) -> list[tuple[SubjectKind, str]]:
+    """The subjects for which the node should have selected by now, longest ago first."""
+    rows = source.all(
+        "SELECT subject, subject_kind FROM selection_due WHERE due_at_ms <= ? ORDER BY due_at_ms LIMIT ?",
+        (now_ms, limit),
+    )
+    return [(SubjectKind(row["subject_kind"]), row["subject"]) for row in rows]
 
 
 def release_selection_of(tx: Tx, match_id: str, now_ms: int) -> None:

@@ -6,7 +6,8 @@ of its subject, with a signature that holds for others and the proof that lets i
 
 At the bounds: a node takes up at most `SESSIONS_PER_S` comparisons a second, whoever began them, so that one that
 returns to many peers at once stays at work; the others wait for their turn. What is held is read anew at most every
-`ITEMS_FRESH_S`, however many compare. A comparison that the peer's set outran is made again, `ATTEMPTS_MAX` times.
+`ITEMS_FRESH_S`, however many compare: who comes in between waits. A comparison that the peer's set outran is made
+again, `ATTEMPTS_MAX` times.
 """
 
 import asyncio
@@ -52,7 +53,7 @@ _Scope = tuple[float | None, float | None, float | None]
 
 
 class HeldItems:
-    """What this node holds, as comparisons see it: read anew when it is asked for and no longer fresh."""
+    """What this node holds, as comparisons see it: read anew for those that ask, at most every `ITEMS_FRESH_S`."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -63,12 +64,18 @@ class HeldItems:
         self._reading = asyncio.Lock()
 
     async def within_reach_of(self, peer: KnownNode) -> ItemSet:
-        """The items inside whose radius the peer lies, as they stand."""
+        """The items inside whose radius the peer lies, as they stand now or a moment later.
+
+        Never as they stood before: what came since would be missed until the next comparison.
+        """
+        asked_at_s = self._clock.monotonic_s()
         async with self._reading:
-            now_s = self._clock.monotonic_s()
-            if self._read_at_s is None or now_s >= self._read_at_s + ITEMS_FRESH_S:
+            if self._read_at_s is None or self._read_at_s < asked_at_s:
+                if self._read_at_s is not None:
+                    await asyncio.sleep(max(0.0, self._read_at_s + ITEMS_FRESH_S - self._clock.monotonic_s()))
+                read_at_s = self._clock.monotonic_s()
                 await self._read()
-                self._read_at_s = self._clock.monotonic_s()
+                self._read_at_s = read_at_s
         inside = {number for scope, number in self._scopes.items() if _reaches(scope, peer.location)}
         return self._items.snapshot(None if len(inside) == len(self._scopes) else inside)
 

@@ -314,7 +314,7 @@ SEARCH_BACKLOG_AT_ONCE = 500
 TRANSACTION_ID_MAX_CHARACTERS = 120
 # How long a Match may reserve without a Transfer. Beyond: 400.
 MATCH_MAX_VALIDITY_MS = 366 * 86_400_000
-# Offers and Matches that end in one transaction because they are due; the rest follow.
-DUE_AT_ONCE_MAX = 1_000
+# Offers, Matches and selections that are taken up at once because they are due; the rest follow.
+DUE_AT_ONCE_MAX = 100
 # Versions of one entry that its history shows; an Offer gets two more with each Match, so only a loop reaches it.
 HISTORY_MAX = 1_000

@@ -1,6 +1,7 @@
 """The door to settlements with other nodes: what they tell this one, what is due to be told again, and disputes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -8,6 +9,7 @@ import structlog
 from loopd.clock import Clock
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
+from loopd.due import Due
 from loopd.ledger import accounts
 from loopd.ledger.clearing import tables
 from loopd.ledger.clearing.messages import (
@@ -136,17 +138,21 @@ class Clearing:
 
     # The timer
 
-    def is_due(self, source: RowSource, now_ms: int) -> bool:
-        """Whether another node is to be told or asked again."""
-        return self._ledger.enabled and bool(tables.due(source, now_ms, 1))
+    def due(self, source: RowSource, now_ms: int) -> list[Due]:
+        """The settlements of which another node is to be told or asked again, some of them."""
+        if not self._ledger.enabled:
+            return []
+        waiting = tables.due(source, now_ms, SETTLEMENT_REMINDERS_AT_ONCE)
+        return [Due(f"settlement {each.number}", partial(self._remind, each.number, now_ms)) for each in waiting]
 
-    def tick(self, tx: Tx, now_ms: int) -> None:
-        """Tell and ask again what has been waiting, some of it at once."""
-        for clearance in tables.due(tx, now_ms, SETTLEMENT_REMINDERS_AT_ONCE):
-            if clearance.side is Side.PAYER:
-                self._payer.remind(tx, clearance)
-            else:
-                self._payee.remind(tx, clearance)
+    def _remind(self, number: int, now_ms: int, tx: Tx) -> None:
+        clearance = tables.find_due(tx, number, now_ms)
+        if clearance is None:
+            return
+        if clearance.side is Side.PAYER:
+            self._payer.remind(tx, clearance)
+        else:
+            self._payee.remind(tx, clearance)
 
     def _check_sides(self, caller: str, entity: str, name: Name) -> None:
         home = self._ledger.node.node_id

@@ -172,6 +172,12 @@ def due(source: RowSource, now_ms: int, limit: int) -> list[Clearance]:
     return [clearance_of(row) for row in rows]
 
 
+def find_due(source: RowSource, number: int, now_ms: int) -> Clearance | None:
+    """The settlement of an own number, if it is one of those."""
+    row = source.one("SELECT * FROM clearing_settlement WHERE number = ? AND remind_at_ms <= ?", (number, now_ms))
+    return None if row is None else clearance_of(row)
+
+
 def page(source: RowSource, peer: str, before: int | None, limit: int) -> list[Clearance]:
     """The settlements with a peer, the newest first."""
     rows = source.all(

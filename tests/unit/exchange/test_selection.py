@@ -58,8 +58,8 @@ class Seller:
 
     async def tick(self) -> None:
         selecting, now_ms = self.node.exchange.selecting, self.node.clock.now_ms()
-        if selecting.is_due(self.node.database.points, now_ms):
-            await self.node.write(lambda tx: selecting.tick(tx, now_ms))
+        for due in selecting.due(self.node.database.points, now_ms):
+            await self.node.write(due.do)
 
 
 @pytest.fixture

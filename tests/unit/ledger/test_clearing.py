@@ -217,7 +217,8 @@ def test_a_payee_that_never_answers_does_not_keep_the_money(pair: Pair) -> None:
     pair.do(pair.munich.payments.hold)
     pair.pass_on_once()
     pair.vienna.clock.advance(SETTLEMENT_PREPARE_MS)
-    pair.vienna.write(lambda tx: pair.vienna.clearing.tick(tx, pair.vienna.clock.now_ms()))
+    for due in pair.vienna.clearing.due(pair.vienna.source, pair.vienna.clock.now_ms()):
+        pair.vienna.write(due.do)
     assert pair.states()[0] == "voided"
     pair.pass_on()
     assert pair.states() == ("voided", "voided")
