@@ -61,15 +61,16 @@ class StreamClient:
             connection.connect()
             self._socket = connection.sock
             connection.request("GET", f"/api/v1/stream{self._query}", headers=headers)
-            response = connection.getresponse()
-            if response.status == 503:  # the node is stopping
-                raise ConnectionRefusedError
-            assert response.status == 200, response.read()
-            self.connections += 1
-            for block in self._blocks(response):
-                self._take(block)
-                if block.name == "message" and block.data and self._break_after(len(self.events)):
-                    return
+            # A response that ends its connection takes the socket with it, and is to be closed itself.
+            with closing(connection.getresponse()) as response:
+                if response.status == 503:  # the node is stopping
+                    raise ConnectionRefusedError
+                assert response.status == 200, response.read()
+                self.connections += 1
+                for block in self._blocks(response):
+                    self._take(block)
+                    if block.name == "message" and block.data and self._break_after(len(self.events)):
+                        return
 
     def _blocks(self, response: http.client.HTTPResponse) -> Iterator[Block]:
         lines: list[str] = []
