@@ -4,6 +4,7 @@ A statement carries its own signatures, so it does not matter who passes it on. 
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,8 +21,28 @@ STATEMENTS: Final = frozenset({ROTATION, REVOCATION})
 _SCHEMA_VERSION: Final = "0.2.0"
 
 
+class _Stated(ABC):
+    """What every statement has: the bytes that are signed, and a time as it was written."""
+
+    __slots__ = ()
+    issued_at: str
+
+    @property
+    @abstractmethod
+    def signed_bytes(self) -> bytes: ...
+
+    @property
+    def statement_id(self) -> bytes:
+        """The 32 bytes by which a repeat is known, however it is written."""
+        return hashlib.sha256(self.signed_bytes).digest()
+
+    @property
+    def issued_at_ms(self) -> int:
+        return parse_timestamp(self.issued_at)
+
+
 @dataclass(frozen=True, slots=True)
-class Rotation:
+class Rotation(_Stated):
     """The node's new key takes the place of the old one. Both are raw; the time is kept as it was written."""
 
     node_id: str
@@ -42,18 +63,9 @@ class Rotation:
             self.issued_at,
         )
 
-    @property
-    def statement_id(self) -> bytes:
-        """The 32 bytes by which a repeat is known, however it is written."""
-        return hashlib.sha256(self.signed_bytes).digest()
-
-    @property
-    def issued_at_ms(self) -> int:
-        return parse_timestamp(self.issued_at)
-
 
 @dataclass(frozen=True, slots=True)
-class Revocation:
+class Revocation(_Stated):
     """Nothing counts that is signed with the revoked key. `signed_by` is that key, or the node's present one."""
 
     node_id: str
@@ -73,15 +85,6 @@ class Revocation:
             self.signed_by.hex(),
             self.issued_at,
         )
-
-    @property
-    def statement_id(self) -> bytes:
-        """The 32 bytes by which a repeat is known, however it is written."""
-        return hashlib.sha256(self.signed_bytes).digest()
-
-    @property
-    def issued_at_ms(self) -> int:
-        return parse_timestamp(self.issued_at)
 
 
 Statement = Rotation | Revocation

@@ -13,7 +13,7 @@ from tests.unit.api.harness import Client, Harness
 
 
 async def _nothing(request: object) -> Any:
-    raise NotImplementedError(request)
+    raise AssertionError(f"a description calls nobody: {request}")
 
 
 def _route(**changes: Any) -> Route:

@@ -33,7 +33,7 @@ class CountingReader:
         return list(rows)
 
     async def one(self, sql: str, parameters: Parameters = ()) -> sqlite3.Row | None:
-        raise NotImplementedError
+        raise AssertionError(f"a first page reads all its rows at once: {sql}")
 
     def close(self) -> None:
         self._connection.close()
