@@ -83,9 +83,9 @@ class Table(Generic[E]):
         """The entry of an id, by key."""
         return self.one(source, "id = ?", (entry_id,))
 
-    def one(self, source: RowSource, where: str, parameters: Parameters) -> E | None:
-        """The first entry, the oldest, for which a condition on its columns holds."""
-        row = source.one(f"SELECT * FROM {self._name} WHERE {where} ORDER BY number LIMIT 1", parameters)
+    def one(self, source: RowSource, where: str, parameters: Parameters, order: str = "number") -> E | None:
+        """The first entry, the oldest unless another order is asked for, for which a condition holds."""
+        row = source.one(f"SELECT * FROM {self._name} WHERE {where} ORDER BY {order} LIMIT 1", parameters)
         return None if row is None else self._read(row)
 
     def some(self, source: RowSource, where: str, parameters: Parameters, limit: int, order: str = "number") -> list[E]:
@@ -252,7 +252,7 @@ def due_matches(source: RowSource, now_ms: int, limit: int) -> list[Match]:
 
 def due_match(source: RowSource, match_id: str, now_ms: int) -> Match | None:
     """The Match of an id, if it is one of those."""
-    return next(iter(MATCHES.some(source, f"id = ? AND {_DUE_MATCH}", (match_id, now_ms), 1)), None)
+    return MATCHES.one(source, f"id = ? AND {_DUE_MATCH}", (match_id, now_ms))
 
 
 def due_offers(source: RowSource, now_ms: int, limit: int) -> list[Offer]:
@@ -262,23 +262,25 @@ def due_offers(source: RowSource, now_ms: int, limit: int) -> list[Offer]:
 
 def due_offer(source: RowSource, offer_id: str, now_ms: int) -> Offer | None:
     """The Offer of an id, if it is one of those."""
-    return next(iter(OFFERS.some(source, f"id = ? AND {_DUE_OFFER}", (offer_id, now_ms), 1)), None)
+    return OFFERS.one(source, f"id = ? AND {_DUE_OFFER}", (offer_id, now_ms))
 
 
 _FREE: Final = """subject = ? AND status = 'accepted' AND coalesce(counterpart, ?) = ? AND NOT EXISTS
     (SELECT 1 FROM material_transaction s WHERE s.match_id = loop_match.id AND s.status <> 'cancelled')"""
+_ARRIVED_LAST: Final = """EXISTS (SELECT 1 FROM transfer t WHERE t.match_id = loop_match.id AND t.status = 'completed'),
+    number"""
 _OF_QUANTITY: Final = f" AND offer_id IN (SELECT id FROM offer WHERE subject = ? AND {_SAME_QUANTITY})"
 
 
 def free_match(source: RowSource, subject_id: str, buyer: str, quantity: Quantity | None) -> Match | None:
     """The oldest accepted Match of a subject with a buyer's node, or with nobody named, that no transaction is of.
 
-    With a quantity, of those whose Offer is of just that much.
+    One whose goods have arrived only where there is no other. With a quantity, of those whose Offer is of that much.
     """
-    if quantity is None:
-        return MATCHES.one(source, _FREE, (subject_id, buyer, buyer))
-    parameters = (subject_id, buyer, buyer, subject_id, *_same_quantity(quantity))
-    return MATCHES.one(source, _FREE + _OF_QUANTITY, parameters)
+    where, parameters = _FREE, [subject_id, buyer, buyer]
+    if quantity is not None:
+        where, parameters = _FREE + _OF_QUANTITY, [*parameters, subject_id, *_same_quantity(quantity)]
+    return MATCHES.one(source, where, parameters, _ARRIVED_LAST)
 
 
 def count_sales(source: RowSource, prefix: str) -> int:

@@ -110,6 +110,17 @@ async def test_a_sale_that_comes_late_catches_up(node: SellerNode) -> None:
     assert (await node.sale())["status"] == "delivered"
 
 
+async def test_a_sale_is_of_goods_that_are_still_here_before_those_that_have_arrived(node: SellerNode) -> None:
+    for number in (0, 1):
+        await node.offer(number, quantity={"value": 10 + number, "unit": "kg"})
+        await node.match(number)
+    await node.transfer()
+    for status in ("in_transit", "completed"):
+        await node.change(TRANSFER, entity_id(TRANSFER), status)
+    assert (await node.sale())["match_id"] == entity_id(MATCH, 1)
+    assert (await node.sale(1))["match_id"] == entity_id(MATCH)
+
+
 @pytest.mark.parametrize("steps", [(), ("in_transit",), ("in_transit", "completed")])
 async def test_a_sale_names_who_is_told_of_a_match_that_named_nobody(node: SellerNode, steps: tuple[str, ...]) -> None:
     await node.offer()
