@@ -65,7 +65,6 @@ from loopd.clock import SystemClock
 from loopd.database.database import Database
 from loopd.database.writer import Tx
 from loopd.directory import NodeDirectory
-from loopd.due import DueTimer
 from loopd.events.room import EventRoom
 from loopd.events.service import EventKind
 from loopd.exchange.mirror_rules import REQUEST_TYPE, UPDATE_TYPE
@@ -80,12 +79,8 @@ from loopd.federation.peer_signals import PeerSignals
 from loopd.federation.requests import Destination, NodeRequests
 from loopd.federation.service import Federation, Modules
 from loopd.identity import NODE_INFO_CAPABILITIES, Identity
-from loopd.ledger.clearing.reconciling import Reconciling
-from loopd.ledger.clearing.room import ClearingRoom
-from loopd.ledger.due import DueTime
 from loopd.ledger.issuance import Issuance
-from loopd.ledger.service import Ledger
-from loopd.ledger.settlement import Settlements
+from loopd.ledger.room import LedgerRoom
 from loopd.net import tls
 from loopd.net.dial_guard import DialGuard
 from loopd.net.http_client import DialError, PeerClient
@@ -105,10 +100,8 @@ from loopd.registry.service import RecordListener, Registry
 from loopd.routing.demands import TYPE as DEMAND_TYPE
 from loopd.routing.room import RoutingRoom
 from loopd.settings import Settings
+from loopd.signals.room import SignalsRoom
 from loopd.signals.rules import TYPE as SIGNALS_TYPE
-from loopd.signals.service import Signals
-from loopd.signals.voting import Voting
-from loopd.signals.voting_time import VotingTime
 
 log = structlog.get_logger(__name__)
 
@@ -187,17 +180,18 @@ class Node:
         self._own_key = OwnKey(
             directory, identity, database, audit, self._clock, secrets.token_bytes, self._federation.tell_keys
         )
-        self._signals = Signals(identity.node_id, identity.context_url, settings.signals, self._clock, self._events)
-        self._voting = Voting(
+        self._signals_room = SignalsRoom(
             identity.node_id,
             identity.context_url,
             lambda: identity.key,
             settings.signals,
+            database,
             audit,
+            self._events,
             self._clock,
             self._tell_signals,
         )
-        self._voting_time = VotingTime(self._voting, database, self._clock)
+        self._signals = self._signals_room.published
         # Who follows the records, and what other nodes announce; each in the transaction of what it is told.
         self._record_listeners: list[RecordListener] = []
         self._heard_listeners: list[HeardHook] = []
@@ -207,22 +201,18 @@ class Node:
         self._catalogue = Catalogue(identity, self._clock, nodes)
         self._record_listeners.append(self._catalogue)
         self._heard_listeners.append(self._catalogue.heard)
-        self._ledger = Ledger(identity, settings.ledger, audit, self._clock, self._events)
-        self._settlements = Settlements(self._ledger, audit, self._events)
-        sales = PaidSales(identity.node_id, lambda: self._exchange.lifecycle, lambda: self._exchange.bids.selecting)
-        between = ClearingRoom(
-            self._ledger,
-            self._settlements,
-            self._clock,
+        self._ledger = LedgerRoom(
+            identity,
+            settings.ledger,
+            database,
             audit,
             self._events,
+            self._clock,
             self._federation.outbox,
             MadeBids(),
-            sales,
+            PaidSales(identity.node_id, lambda: self._exchange.lifecycle, lambda: self._exchange.bids.selecting),
+            self._read_statement,
         )
-        self._clearing = between.clearing
-        self._reconciling = Reconciling(identity.node_id, self._clearing, database, self._read_statement)
-        self._clearing_timer = DueTimer("clearing-timer", [self._clearing], database, self._clock)
         self._peer_signals = PeerSignals(database, self._signals, self._federation.requests)
         heard = HeardSubjects(self._clock)
         self._exchange = ExchangeRoom(
@@ -234,7 +224,7 @@ class Node:
             self._clock,
             self._registry,
             self._signals,
-            between.payments,
+            self._ledger.payments,
             nodes,
             heard,
             self._federation.outbox,
@@ -257,7 +247,6 @@ class Node:
         )
         self._record_listeners.append(self._routing.wanted)
         self._heard_listeners.append(self._routing.wanted.heard)
-        self._ledger_due = DueTime(self._ledger, database, self._clock)
         self._tokens = TokenStore(database, self._clock)
         self._metrics = RequestMetrics()
         self._decisions = AnnouncementMetrics(self._metrics.registry)
@@ -266,15 +255,14 @@ class Node:
     async def prepare(self) -> None:
         """Bring up to date what is derived of the rest, before anybody calls."""
         await self._catalogue.prepare(self._database, self._registry)
-        await self._database.write(self._ledger.begin)
+        await self._ledger.begin()
 
     async def start(self, public: App) -> None:
         """Begin to probe, send and renew, and to open and close votes. What comes over links, `public` answers."""
         self._event_room.start()
-        self._ledger_due.start()
-        await self._voting_time.start()
+        await self._signals_room.start()
         await self._exchange.start()
-        await self._clearing_timer.start()
+        await self._ledger.start()
         self._routing.start()
         await self._federation.start(
             Modules(
@@ -293,9 +281,8 @@ class Node:
 
     async def stop(self) -> None:
         """End the work in the background, once nobody calls any more and before the database closes."""
-        await self._voting_time.stop()
-        await self._ledger_due.stop()
-        await self._clearing_timer.stop()
+        await self._signals_room.stop()
+        await self._ledger.stop()
         await self._exchange.stop()
         await self._routing.stop()
         await self._event_room.stop()
@@ -339,7 +326,7 @@ class Node:
             SearchRoutes(self._search, self._identity.location),
             WebhookRoutes(self._event_room.webhooks, self._event_room.deliveries, database),
             SignalRoutes(self._signals, database),
-            VoteRoutes(self._voting, database, write),
+            VoteRoutes(self._signals_room.voting, database, write),
             FederationRoutes(self._identity, self._federation, database, clock),
             FederationLinkRoutes(self._federation.links),
             FederateAnnounceRoutes(self._federation.flooding),
@@ -350,12 +337,14 @@ class Node:
             RouteRoutes(self._routing.routes),
             RoutePlanRoutes(self._routing.plans),
             WantedRoutes(self._routing.wanted, database, write),
-            LoopCoinRoutes(self._ledger, database, clock),
-            LoopCoinTransferRoutes(self._ledger, database, clock, write),
-            LedgerAdminRoutes(self._ledger, Issuance(self._ledger), database, write),
-            LoopCoinSettlementRoutes(self._settlements, database, write),
-            ClearingRoutes(self._clearing, self._reconciling, database, write),
-            FederateSettlementRoutes(self._clearing, self._reconciling, database, self._node_requests.accept_once),
+            LoopCoinRoutes(self._ledger.books, database, clock),
+            LoopCoinTransferRoutes(self._ledger.books, database, clock, write),
+            LedgerAdminRoutes(self._ledger.books, Issuance(self._ledger.books), database, write),
+            LoopCoinSettlementRoutes(self._ledger.settlements, database, write),
+            ClearingRoutes(self._ledger.clearing, self._ledger.reconciling, database, write),
+            FederateSettlementRoutes(
+                self._ledger.clearing, self._ledger.reconciling, database, self._node_requests.accept_once
+            ),
             PeerRoutes(self._identity, self._federation),
             KeyStatementRoutes(
                 self._federation.key_statements, self._federation.authenticator, self._federation.misbehaviour
@@ -395,13 +384,13 @@ class Node:
 
     def _capabilities(self) -> tuple[str, ...]:
         """What NodeInfo lists: a node without a ledger has no LoopCoin."""
-        return tuple(name for name in NODE_INFO_CAPABILITIES if name != "loopcoin" or self._ledger.enabled)
+        return tuple(name for name in NODE_INFO_CAPABILITIES if name != "loopcoin" or self._ledger.books.enabled)
 
     async def _statistics(self) -> dict[str, int]:
         async with self._database.snapshot() as reader:
             counts = {"materials_active": await self._registry.count_active(reader)}
-        if self._ledger.enabled:
-            counts["loopcoin_supply"] = self._ledger.figures(self._database.points).supply_minor // MINOR_PER_LC
+        if self._ledger.books.enabled:
+            counts["loopcoin_supply"] = self._ledger.books.figures(self._database.points).supply_minor // MINOR_PER_LC
         return counts
 
     async def _status(self) -> dict[str, Any]:
@@ -441,7 +430,7 @@ class Node:
     def _request_answered(self, tx: Tx, reference: str, status: int, reason: str) -> None:
         """Tell whoever queued a request how it was answered; each knows its own by the reference."""
         self._exchange.request_answered(tx, reference, status, reason)
-        self._clearing.request_answered(tx, reference, status, reason)
+        self._ledger.clearing.request_answered(tx, reference, status, reason)
 
     async def _peer_contacted(self, node: KnownNode, requests: NodeRequests) -> None:
         """A peer answered: what else is wanted of it?"""

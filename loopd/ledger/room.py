@@ -1,0 +1,58 @@
+"""The room as one: the books, what of them comes due, and payments inside the city and between cities."""
+
+from loopd.audit.service import AuditLog
+from loopd.clock import Clock
+from loopd.database import Database
+from loopd.due import DueTimer
+from loopd.ledger.clearing.ports import Bids, Outbox, Sales
+from loopd.ledger.clearing.reconciling import Reconciling, StatementReads
+from loopd.ledger.clearing.room import ClearingRoom
+from loopd.ledger.due import DueTime
+from loopd.ledger.ports import Events, HomeNode
+from loopd.ledger.service import Ledger
+from loopd.ledger.settings import LedgerSettings
+from loopd.ledger.settlement import Settlements
+
+
+class LedgerRoom:
+    """Everything of a node's ledger over one database. `begin` before anybody calls, then `start` to `stop`.
+
+    `books` is the ledger, `settlements` pays inside the city, `clearing` between cities; `payments` is how
+    transactions ask for either.
+    """
+
+    def __init__(
+        self,
+        node: HomeNode,
+        settings: LedgerSettings,
+        database: Database,
+        audit: AuditLog,
+        events: Events,
+        clock: Clock,
+        outbox: Outbox,
+        bids: Bids,
+        sales: Sales,
+        reads: StatementReads,
+    ) -> None:
+        self._database = database
+        self.books = Ledger(node, settings, audit, clock, events)
+        self.settlements = Settlements(self.books, audit, events)
+        between = ClearingRoom(self.books, self.settlements, clock, audit, events, outbox, bids, sales)
+        self.clearing, self.payments = between.clearing, between.payments
+        self.reconciling = Reconciling(node.node_id, self.clearing, database, reads)
+        self._due = DueTime(self.books, database, clock)
+        self._reminders = DueTimer("clearing-timer", [self.clearing], database, clock)
+
+    async def begin(self) -> None:
+        """Make the books what the settings say; see `Ledger.begin`."""
+        await self._database.write(self.books.begin)
+
+    async def start(self) -> None:
+        """Charge what comes due, and tell other nodes again what they have not answered."""
+        self._due.start()
+        await self._reminders.start()
+
+    async def stop(self) -> None:
+        """End the work in the background."""
+        await self._due.stop()
+        await self._reminders.stop()
