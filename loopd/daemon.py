@@ -39,6 +39,7 @@ from loopd.api.material import MaterialRoutes
 from loopd.api.messages import MessageRoutes
 from loopd.api.metrics import RequestMetrics
 from loopd.api.mirror import MirrorRoutes
+from loopd.api.netting import NettingRoutes
 from loopd.api.node import NodeRoutes
 from loopd.api.node_effects import Effect, NodeRequestWriter
 from loopd.api.openapi import entity_schemas
@@ -78,6 +79,7 @@ from loopd.federation.own_key import OwnKey
 from loopd.federation.peer_signals import PeerSignals
 from loopd.federation.requests import Destination, NodeRequests
 from loopd.federation.service import Federation, Modules
+from loopd.federation.signing_keys import SigningKeys
 from loopd.identity import NODE_INFO_CAPABILITIES, Identity
 from loopd.ledger.issuance import Issuance
 from loopd.ledger.room import LedgerRoom
@@ -212,6 +214,7 @@ class Node:
             MadeBids(),
             PaidSales(identity.node_id, lambda: self._exchange.lifecycle, lambda: self._exchange.bids.selecting),
             self._read_statement,
+            SigningKeys(identity),
         )
         self._peer_signals = PeerSignals(database, self._signals, self._federation.requests)
         heard = HeardSubjects(self._clock)
@@ -341,9 +344,14 @@ class Node:
             LoopCoinTransferRoutes(self._ledger.books, database, clock, write),
             LedgerAdminRoutes(self._ledger.books, Issuance(self._ledger.books), database, write),
             LoopCoinSettlementRoutes(self._ledger.settlements, database, write),
-            ClearingRoutes(self._ledger.clearing, self._ledger.reconciling, database, write),
+            ClearingRoutes(self._ledger.clearing, self._ledger.netting, self._ledger.reconciling, database, write),
+            NettingRoutes(self._ledger.netting, database, write),
             FederateSettlementRoutes(
-                self._ledger.clearing, self._ledger.reconciling, database, self._node_requests.accept_once
+                self._ledger.clearing,
+                self._ledger.netting,
+                self._ledger.reconciling,
+                database,
+                self._node_requests.accept_once,
             ),
             PeerRoutes(self._identity, self._federation),
             KeyStatementRoutes(
@@ -431,6 +439,7 @@ class Node:
         """Tell whoever queued a request how it was answered; each knows its own by the reference."""
         self._exchange.request_answered(tx, reference, status, reason)
         self._ledger.clearing.request_answered(tx, reference, status, reason)
+        self._ledger.netting.request_answered(reference, status, reason)
 
     async def _peer_contacted(self, node: KnownNode, requests: NodeRequests) -> None:
         """A peer answered: what else is wanted of it?"""

@@ -272,7 +272,7 @@ class RunningNode:
     def cli(self, *arguments: str | Path, stdin: bytes = b"") -> Finished:
         """Run `loopd` with the first argument, this node's directory, and the rest: `cli("token", "create", ...)`."""
         deals = ("material", "offer", "supply", "match", "transfer", "transaction")
-        groups = ("token", "peer", *deals, "ledger", "key", "webhook")
+        groups = ("token", "peer", *deals, "ledger", "clearing", "key", "webhook")
         words = 2 if arguments[0] in groups else 1
         command = [*LOOPD, *arguments[:words], self.root, *arguments[words:]]
         ended = subprocess.run(

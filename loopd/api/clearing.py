@@ -15,6 +15,8 @@ from loopd.ledger.clearing.reconciling import Reconciling
 from loopd.ledger.clearing.rules import Decision, PayeeState, PayerState
 from loopd.ledger.clearing.service import Clearing
 from loopd.ledger.clearing.views import clearance_json
+from loopd.ledger.netting.rules import Method, Period
+from loopd.ledger.netting.service import Netting
 
 _PATH: Final = "/api/v1/loopcoin/clearing/{peer}"
 _RESOLVE: Final = RequestForm(
@@ -46,12 +48,21 @@ _SETTLEMENT: Final[Mapping[str, Any]] = {
 }
 _PAGE: Final[Mapping[str, Any]] = {
     "type": "object",
-    "required": ["peer", "currency", "owes", "credit_limit", "results", "next"],
+    "required": [
+        *("peer", "currency", "owes", "credit_limit", "method", "period", "to_pay", "backed_by", "results", "next"),
+    ],
     "properties": {
         "peer": {"type": "string"},
         "currency": {"type": "string"},
         "owes": {**_AMOUNT, "description": "What this city owes the peer; below zero what it is owed."},
         "credit_limit": {**_AMOUNT, "description": "How much the peer may owe."},
+        "method": {"enum": [method.value for method in Method], "description": "How both cities settle."},
+        "period": {"enum": [period.value for period in Period], "description": "How often a run is signed."},
+        "to_pay": {
+            **_AMOUNT,
+            "description": "What signed runs leave this city to pay, in the backing; below zero what is to come.",
+        },
+        "backed_by": {"type": "string"},
         "results": {"type": "array", "items": _SETTLEMENT},
         "next": {"type": ["string", "null"]},
     },
@@ -77,8 +88,11 @@ _COMPARISON: Final[Mapping[str, Any]] = {
 class ClearingRoutes:
     """Read what is between this city and a peer, and resolve a dispute."""
 
-    def __init__(self, clearing: Clearing, reconciling: Reconciling, database: Database, write: Write) -> None:
+    def __init__(
+        self, clearing: Clearing, netting: Netting, reconciling: Reconciling, database: Database, write: Write
+    ) -> None:
         self._clearing = clearing
+        self._netting = netting
         self._reconciling = reconciling
         self._database = database
         self._write = write
@@ -136,8 +150,9 @@ class ClearingRoutes:
         results = [clearance_json(each) for each in found[: request.limit]]
         cursor = found[request.limit - 1].number if len(found) > request.limit else None
         path = _PATH.replace("{peer}", quote(peer))
-        balance = self._clearing.balance(self._database.points, peer)
-        return json_answer({**balance, "results": results, "next": following_path(request, path, cursor)})
+        points = self._database.points
+        standing = {**self._clearing.balance(points, peer), **self._netting.terms(points, peer)}
+        return json_answer({**standing, "results": results, "next": following_path(request, path, cursor)})
 
     async def reconcile(self, request: Request) -> Answer:
         return json_answer(await self._reconciling.reconcile(request.parameters["peer"]))

@@ -1,5 +1,6 @@
 """`/api/v1/federate/settlement`: how two nodes settle what one city's account pays to the other's."""
 
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from loopd.api.answers import Answer, json_answer
@@ -9,17 +10,21 @@ from loopd.api.requests import Request
 from loopd.api.routes import LIMIT, Access, Body, RateClass, Route, Success
 from loopd.database import Database, Tx
 from loopd.ledger.clearing.messages import MESSAGE_TYPES, SETTLEMENT_PATH
-from loopd.ledger.clearing.reconciliation import LISTED, entry_json
+from loopd.ledger.clearing.reconciliation import LISTED, EntryKind, entry_json
 from loopd.ledger.clearing.reconciling import Reconciling
 from loopd.ledger.clearing.service import Clearing
-from loopd.protocol.documents import check_document
+from loopd.ledger.netting.documents import NETTING_TYPES
+from loopd.ledger.netting.service import Netting
+from loopd.protocol.documents import Document, check_document
 
-_SCHEMA: Final = {"oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in sorted(MESSAGE_TYPES)]}
+_TYPES: Final = MESSAGE_TYPES | NETTING_TYPES
+_SCHEMA: Final = {"oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in sorted(_TYPES)]}
 
 _ENTRY: Final = {
     "type": "object",
-    "required": ["payer", "id", "state", "payer_amount", "payee_amount"],
+    "required": ["kind", "payer", "id", "state", "payer_amount", "payee_amount"],
     "properties": {
+        "kind": {"enum": [kind.value for kind in EntryKind]},
         "payer": {"type": "string"},
         "id": {"type": "string", "format": "uuid"},
         "state": {"enum": list(LISTED)},
@@ -33,9 +38,17 @@ class FederateSettlementRoutes:
     """Takes the messages of settlements, and tells what came of them."""
 
     def __init__(
-        self, clearing: Clearing, reconciling: Reconciling, database: Database, accept_once: AcceptOnce
+        self,
+        clearing: Clearing,
+        netting: Netting,
+        reconciling: Reconciling,
+        database: Database,
+        accept_once: AcceptOnce,
     ) -> None:
-        self._clearing = clearing
+        self._receivers: Mapping[str, Callable[[Tx, str, Document], None]] = {
+            **dict.fromkeys(MESSAGE_TYPES, clearing.receive),
+            **dict.fromkeys(NETTING_TYPES, netting.receive),
+        }
         self._reconciling = reconciling
         self._database = database
         self._accept_once = accept_once
@@ -48,8 +61,8 @@ class FederateSettlementRoutes:
                 handler=self.statement,
                 noun="Federation",
                 summary="List what is settled with the caller",
-                description="What is or may be in the caller's books too: prepared and posted settlements, in the "
-                "order of this node's books; to compare both.",
+                description="What is or may be in the caller's books too: prepared and posted settlements and "
+                "discharges, in the order of this node's books; to compare both.",
                 access=Access.NODE,
                 rate=RateClass.NODE,
                 query=(LIMIT, CURSOR),
@@ -61,19 +74,29 @@ class FederateSettlementRoutes:
                 path=SETTLEMENT_PATH,
                 handler=self.receive,
                 noun="Federation",
-                summary="Settle a sale between two cities",
+                summary="Settle what one city pays to another",
                 description="For nodes that name `settlement` in their handshake and have a credit limit here. The "
                 "seller's node sends a SettlementRequest at selection; the buyer's holds the money and sends a "
                 "SettlementPrepare; the seller's reserves and sends a SettlementAnswer; at delivery it sends a "
                 "SettlementInquiry that asks for `post`, the buyer's decides and sends a SettlementDecision, and the "
-                "SettlementAcknowledgement ends it. Repeats are answered as the first was, by messages of this node.",
+                "SettlementAcknowledgement ends it. The InterNodeSettlement of a run is proposed by the node with the "
+                "smaller id, and comes back with both signatures or as a NettingRefusal; a DischargeNotice says that "
+                "it was paid, a DischargeAnswer whether that came. Repeats are answered as the first was, by messages "
+                "of this node.",
                 access=Access.NODE,
                 rate=RateClass.NODE,
                 body=Body.REQUIRED,
                 request_schema=_SCHEMA,
                 successes={202: ACCEPTED},
                 refusals={
-                    400: (*DOCUMENT_REFUSALS, "origin_mismatch", "not_counterpart", "bad_amount"),
+                    400: (
+                        *DOCUMENT_REFUSALS,
+                        "origin_mismatch",
+                        "not_counterpart",
+                        "bad_amount",
+                        "not_a_run",
+                        "not_proposer",
+                    ),
                     403: ("not_settling",),
                     404: ("no_ledger",),
                     409: (
@@ -83,6 +106,12 @@ class FederateSettlementRoutes:
                         "already_prepared",
                         "not_prepared",
                         "unknown_settlement",
+                        "unknown_run",
+                        "bad_signature",
+                        "already_refused",
+                        "already_agreed",
+                        "unknown_discharge",
+                        "too_many_denied",
                     ),
                 },
             ),
@@ -96,9 +125,10 @@ class FederateSettlementRoutes:
         return json_answer({"results": results, "next": following_path(request, SETTLEMENT_PATH, cursor)})
 
     async def receive(self, request: Request) -> Answer:
-        caller, document = request.node, check_document(request.body, MESSAGE_TYPES)
+        caller, document = request.node, check_document(request.body, _TYPES)
+        receive = self._receivers[document.type]
 
         def effect(tx: Tx) -> None:
-            self._clearing.receive(tx, caller.node_id, document)
+            receive(tx, caller.node_id, document)
 
         return accepted(await self._accept_once(request, effect))

@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, str] = {
     "plan": "loopd.cli.plan:plan",
     "vote": "loopd.cli.vote:vote",
     "ledger": "loopd.cli.ledger:ledger",
+    "clearing": "loopd.cli.clearing:clearing",
     "events": "loopd.cli.events:events",
     "webhook": "loopd.cli.webhook:webhook",
     "explain": "loopd.cli.explain:explain",

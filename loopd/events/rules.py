@@ -40,6 +40,8 @@ class EventKind(StrEnum):
     PEER_STATUS = "peer.status"
     LEDGER_POSTED = "ledger.posted"
     LEDGER_SETTLEMENT = "ledger.settlement"
+    LEDGER_RUN = "ledger.run"
+    LEDGER_DISCHARGE = "ledger.discharge"
 
 
 # Who may see a kind follows from what the API shows to everybody: records, what was heard, offers and what came of

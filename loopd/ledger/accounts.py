@@ -60,6 +60,11 @@ def clearing_id(peer_id: str, node_id: str) -> str:
     return f"node:{_CLEARING_PREFIX}{peer_id}@{node_id}"
 
 
+def clearing_peer(account_id: str) -> str:
+    """The peer of a clearing account."""
+    return account_id.removeprefix(f"node:{_CLEARING_PREFIX}").partition("@")[0]
+
+
 def is_holder_id(text: str, node_id: str) -> bool:
     """Whether the text can name a person's or a business's account of this node."""
     match = _HOLDER.fullmatch(text)

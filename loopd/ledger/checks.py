@@ -117,6 +117,30 @@ _QUERIES: Final[Sequence[tuple[str, str]]] = (
         "HAVING coalesce(sum(t.amount_minor), 0) <> s.total_minor OR sum(h.state <> CASE s.state "
         "WHEN 'posted' THEN 'posted' WHEN 'voided' THEN 'voided' ELSE 'pending' END) > 0",
     ),
+    (
+        "a clearing account is its posted settlements less what was discharged",
+        "SELECT a.id FROM ledger_account a LEFT JOIN (SELECT peer, sum(minor) AS minor FROM ("
+        "SELECT CASE side WHEN 'payer' THEN payee_node ELSE payer_node END AS peer, "
+        "CASE side WHEN 'payer' THEN payer_minor ELSE -payee_minor END AS minor "
+        "FROM clearing_settlement WHERE state = 'posted' "
+        "UNION ALL SELECT peer, -falls_minor FROM netting_discharge WHERE state = 'confirmed') GROUP BY peer) s "
+        "ON a.id GLOB 'node:clearing.' || s.peer || '@*' "
+        "WHERE a.role = 'clearing' AND a.balance_minor <> coalesce(s.minor, 0)",
+    ),
+    (
+        "the claims of a run are its payments",
+        "SELECT r.peer || ' ' || r.run FROM netting_run r WHERE r.state = 'agreed' AND "
+        "(SELECT coalesce(sum(falls_minor), 0) FROM netting_claim WHERE run = r.number) <> "
+        "(SELECT coalesce(sum(CASE side WHEN 'payer' THEN payer_minor ELSE -payee_minor END), 0) "
+        "FROM clearing_settlement WHERE netting_run = r.number)",
+    ),
+    (
+        "a discharge pays its claims",
+        "SELECT d.id FROM netting_discharge d WHERE d.state <> 'denied' AND (d.falls_minor <> "
+        "(SELECT coalesce(sum(falls_minor), 0) FROM netting_claim WHERE discharge = d.number) "
+        "OR d.backing_minor <> (SELECT coalesce(sum(CASE WHEN (debtor = d.peer) = (d.side = 'creditor') "
+        "THEN backing_minor ELSE -backing_minor END), 0) FROM netting_claim WHERE discharge = d.number))",
+    ),
 )
 
 

@@ -39,7 +39,7 @@ class Fault(Enum):
     ALREADY_VOIDED = ("already_voided", 409, "The pending transfer was voided.")
     ALREADY_EXPIRED = ("already_expired", 409, "The pending transfer expired.")
     NOT_FROZEN = ("not_frozen", 409, "The transaction is not disputed: its own way decides on its payment.")
-    OF_A_TRANSACTION = ("of_a_transaction", 409, "The pending transfer belongs to a transaction, which decides on it.")
+    OF_A_TRANSACTION = ("of_a_transaction", 409, "The pending transfer is part of a settlement, which decides on it.")
 
     @property
     def reason(self) -> str:

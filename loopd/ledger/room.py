@@ -8,6 +8,8 @@ from loopd.ledger.clearing.ports import Bids, Outbox, Sales
 from loopd.ledger.clearing.reconciling import Reconciling, StatementReads
 from loopd.ledger.clearing.room import ClearingRoom
 from loopd.ledger.due import DueTime
+from loopd.ledger.netting.ports import NodeKeys
+from loopd.ledger.netting.room import make_netting
 from loopd.ledger.ports import Events, HomeNode
 from loopd.ledger.service import Ledger
 from loopd.ledger.settings import LedgerSettings
@@ -18,7 +20,7 @@ class LedgerRoom:
     """Everything of a node's ledger over one database. `begin` before anybody calls, then `start` to `stop`.
 
     `books` is the ledger, `settlements` pays inside the city, `clearing` between cities; `payments` is how
-    transactions ask for either.
+    transactions ask for either. `netting` discharges what lies between cities.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class LedgerRoom:
         bids: Bids,
         sales: Sales,
         reads: StatementReads,
+        keys: NodeKeys,
     ) -> None:
         self._database = database
         self.books = Ledger(node, settings, audit, clock, events)
@@ -41,18 +44,19 @@ class LedgerRoom:
         self.clearing, self.payments = between.clearing, between.payments
         self.reconciling = Reconciling(node.node_id, self.clearing, database, reads)
         self._due = DueTime(self.books, database, clock)
-        self._reminders = DueTimer("clearing-timer", [self.clearing], database, clock)
+        self.netting = make_netting(self.books, self.clearing, clock, keys, audit, events, outbox)
+        self._between = DueTimer("clearing-timer", [self.clearing, self.netting], database, clock)
 
     async def begin(self) -> None:
         """Make the books what the settings say; see `Ledger.begin`."""
         await self._database.write(self.books.begin)
 
     async def start(self) -> None:
-        """Charge what comes due, and tell other nodes again what they have not answered."""
+        """Charge what comes due, propose runs, and tell other nodes again what they have not answered."""
         self._due.start()
-        await self._reminders.start()
+        await self._between.start()
 
     async def stop(self) -> None:
         """End the work in the background."""
         await self._due.stop()
-        await self._reminders.stop()
+        await self._between.stop()

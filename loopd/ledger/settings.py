@@ -1,7 +1,7 @@
 """The `[ledger]` section."""
 
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
@@ -10,6 +10,7 @@ from loopd.protocol.ids import is_node_id
 from loopd.protocol.limits import LEDGER_AMOUNT_MAX_LC
 from loopd.room_settings import RoomSettings
 
+_Value = TypeVar("_Value")
 _Rate = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=9)]
 
 
@@ -72,19 +73,30 @@ class LedgerSettings(RoomSettings):
         description="For each peer how much it may owe this city, in LC. So much of its debt counts as reserve; a "
         "peer without a limit settles nothing here.",
     )
+    settlement_methods: dict[str, Literal["clearing", "gross", "netting"]] = Field(
+        default_factory=dict,
+        description="For each peer how the balance with it is settled; both cities must say the same. `clearing`, the "
+        "default: it is carried, and one payment discharges all that is. `netting`: each run's difference is paid. "
+        "`gross`: each city pays in full what its own buyers owe.",
+    )
+    settlement_periods: dict[str, Literal["immediate", "hourly", "daily", "weekly"]] = Field(
+        default_factory=dict,
+        description="For each peer how often a run of payments is signed: `immediate`, `hourly`, `daily` (the default) "
+        "or `weekly`, from Monday on, in UTC. Both cities must say the same.",
+    )
     residual: Literal["clearing-residual", "community-fund", "transport"] = Field(
         default="clearing-residual",
         description="Which of the node's accounts gets what §7.4 assigns to nobody: the export penalty that the buyer "
         "pays and the seller does not get.",
     )
 
-    @field_validator("credit_limits", mode="after")
+    @field_validator("credit_limits", "settlement_methods", "settlement_periods", mode="after")
     @classmethod
-    def _of_nodes(cls, limits: dict[str, Decimal]) -> dict[str, Decimal]:
-        unknown = sorted(name for name in limits if not is_node_id(name))
+    def _of_nodes(cls, by_peer: dict[str, _Value]) -> dict[str, _Value]:
+        unknown = sorted(name for name in by_peer if not is_node_id(name))
         if unknown:
             raise ValueError(f"not a node's id: {', '.join(unknown)}")
-        return limits
+        return by_peer
 
     def terms(self) -> Terms | None:
         """The currency's terms as configured, None where there is no ledger."""

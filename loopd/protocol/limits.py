@@ -285,6 +285,16 @@ SETTLEMENT_PREPARE_MS = 24 * 3600 * 1000
 STATEMENT_PAGES_MAX = 1000
 # Reminders to other nodes in one transaction; the rest follows at the timer's next tick.
 SETTLEMENT_REMINDERS_AT_ONCE = 50
+# Payments in one run that two cities sign: its document stays below the size of any. The rest is in the next run.
+NETTING_PAYMENTS_MAX = 500
+# Runs and discharges that the other city is reminded of in one transaction; the rest follows at the timer's next tick.
+NETTING_REMINDERS_AT_ONCE = 50
+# Open claims that one discharge pays; the rest is left to the next one.
+DISCHARGE_RUNS_MAX = 1_000
+# Announced payments of one city that were denied within a day; beyond: 409 `too_many_denied`.
+DISCHARGES_DENIED_PER_DAY_MAX = 20
+# What names a payment between reserves outside; longer: 400.
+DISCHARGE_REFERENCE_MAX_CHARACTERS = 140
 # How long an order may reserve funds; beyond: 400.
 HOLD_MAX_MS = 90 * 86_400_000
 # Orders in one request that stand and fall together; beyond: 400.

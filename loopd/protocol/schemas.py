@@ -50,6 +50,7 @@ ENTITIES_BY_FILE: Mapping[str, tuple[str, ...]] = {
         "SettlementAcknowledgement",
         "SettlementInquiry",
     ),
+    "netting-messages": ("NettingRefusal", "DischargeNotice", "DischargeAnswer"),
     "loop-demand": ("LoopDemand",),
     "key-rotation": ("KeyRotation",),
     "key-revocation": ("KeyRevocation",),

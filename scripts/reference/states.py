@@ -7,6 +7,7 @@ from typing import TypeVar
 from loopd.gossip.health import MOVES, REGISTRY_STATUS, Guard, State
 from loopd.ledger.clearing.rules import PAYEE_MOVES, PAYER_MOVES
 from loopd.ledger.movements import HOLD_MOVES, HoldState
+from loopd.ledger.netting.rules import DISCHARGE_MOVES, RUN_MOVES
 from loopd.ledger.settlement_tables import SETTLEMENT_MOVES
 from loopd.protocol.lifecycle import LIFECYCLES, Lifecycle
 from loopd.signals import governance
@@ -16,7 +17,8 @@ _State = TypeVar("_State", bound=StrEnum)
 _INTRODUCTION = """# States
 
 Generated from the tables in `loopd/protocol/lifecycle.py`, `loopd/signals/governance.py`, `loopd/gossip/health.py`,
-`loopd/ledger/movements.py`, `loopd/ledger/settlement_tables.py` and `loopd/ledger/clearing/rules.py`.
+`loopd/ledger/movements.py`, `loopd/ledger/settlement_tables.py`, `loopd/ledger/clearing/rules.py` and
+`loopd/ledger/netting/rules.py`.
 What is not drawn cannot happen: from a terminal status nothing moves, and the attempt is answered 409.
 """
 
@@ -58,6 +60,8 @@ def _money() -> list[str]:
         _moves("A transaction's payment", SETTLEMENT_MOVES),
         _moves("A settlement between cities, at the payer's node", PAYER_MOVES),
         _moves("A settlement between cities, at the payee's node", PAYEE_MOVES),
+        _moves("A run that two cities sign", RUN_MOVES),
+        _moves("A discharge from reserve to reserve", DISCHARGE_MOVES),
     ]
 
 

@@ -17,7 +17,8 @@ with (Path(__file__).parent / "entity_fields.tsv").open(encoding="utf-8", newlin
     ROWS = list(csv.DictReader(table, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 CLOSED = {"NodeHandshake", "NodeHandshakeResponse", "FederateAcceptedResponse", "MirrorUpdate", "StatusRequest"} | {
-    *(f"Settlement{message}" for message in ("Request", "Prepare", "Answer", "Decision", "Acknowledgement", "Inquiry"))
+    *(f"Settlement{message}" for message in ("Request", "Prepare", "Answer", "Decision", "Acknowledgement", "Inquiry")),
+    *("NettingRefusal", "DischargeNotice", "DischargeAnswer"),
 }
 NAMED_SUBJECT = {
     **{entity: ["material_id", "product_id"] for entity in ("Offer", "Match", "Transfer")},
@@ -43,6 +44,7 @@ OWN_FILES = (
     "mirror-update",
     "status-request",
     "settlement-messages",
+    "netting-messages",
     "loop-demand",
     "key-rotation",
     "key-revocation",

@@ -19,6 +19,7 @@ def cities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RunningNod
     for node, peer, code in ((nodes[0], nodes[1], "LC-AAA"), (nodes[1], nodes[0], "LC-BBB")):
         node.environment["LOOPD_LEDGER__CURRENCY_CODE"] = code
         node.environment["LOOPD_LEDGER__CREDIT_LIMITS"] = f'{{"{peer.node_id}": 5000}}'
+        node.environment["LOOPD_LEDGER__SETTLEMENT_METHODS"] = f'{{"{peer.node_id}": "netting"}}'
     with running(*nodes):
         befriend(*nodes)
         for node, account in zip(nodes, (BREWERY, MARIA), strict=True):
@@ -97,6 +98,62 @@ def test_whoever_is_killed_the_sale_is_paid_once(cities: list[RunningNode], vict
     assert clearing(a, b)["owes"] == -clearing(b, a)["owes"]
     [paid] = [each for each in clearing(b, a)["results"] if each.get("transaction") == deal["transaction"]]
     assert clearing(b, a)["owes"] == pytest.approx(before + paid["payer_amount"])
+
+
+def run_stands(node: RunningNode, peer: RunningNode, run: int, state: str) -> dict[str, Any]:
+    """Wait until a run stands so at a node; gives it."""
+    found: list[dict[str, Any]] = []
+
+    def look() -> bool:
+        found[:] = [each for each in runs(node, peer) if (each["run"], each["state"]) == (run, state)]
+        return bool(found)
+
+    eventually(look, f"run {run} is {state} at {node}")
+    return found[0]
+
+
+def runs(node: RunningNode, peer: RunningNode) -> list[dict[str, Any]]:
+    return list(node.admin("GET", f"/api/v1/loopcoin/clearing/{peer.node_id}/runs").json()["results"])
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_both_sign_what_was_paid_and_reserve_discharges_it(cities: list[RunningNode], victim: int) -> None:
+    """A has the smaller id, so it proposes; B owes. Whoever is killed at each step, the balance is paid once."""
+    a, b = cities
+    deal = select(a, bid(a, b))
+    stands(a, b, deal["transaction"], "prepared")
+    send_off(a, deal)
+    move(a, "transfer", deal["transfer"], "completed")
+    stands(a, b, deal["transaction"], "posted")
+    number = len(runs(a, b)) + 1
+    proposed = a.cli("clearing", "propose", b.node_id, "--json")
+    assert proposed.status == 0, proposed.err
+    cities[victim].kill9()
+    cities[victim].start()
+    claims = [run_stands(node, peer, number, "agreed")["claims"] for node, peer in ((a, b), (b, a))]
+    assert claims[0] == claims[1]
+    documents = [
+        node.admin("GET", f"/api/v1/loopcoin/clearing/{peer.node_id}/runs/{number}").body
+        for node, peer in ((a, b), (b, a))
+    ]
+    assert documents[0] == documents[1]
+    discharge = str(uuid.uuid4())
+    paid = b.cli("clearing", "pay", a.node_id, str(number), "SEPA 42", "--id", discharge, "--json")
+    assert paid.status == 0, paid.err
+    cities[victim].kill9()
+    cities[victim].start()
+    announced = f"/api/v1/loopcoin/clearing/{b.node_id}/discharges"
+    eventually(lambda: a.admin("GET", announced).json()["results"][:1], f"{a} has heard of the payment")
+    confirmed = a.cli("clearing", "confirm", b.node_id, discharge)
+    assert confirmed.status == 0, confirmed.err
+    cities[victim].kill9()
+    cities[victim].start()
+    eventually(lambda: clearing(b, a)["owes"] == 0, "nothing is owed any more")
+    assert clearing(a, b)["owes"] == 0
+    for node, peer in ((a, b), (b, a)):
+        for command in (("ledger", "check"), ("ledger", "reconcile", peer.node_id)):
+            told = node.cli(*command)
+            assert told.status == 0, told.out + told.err
 
 
 def test_a_buyer_without_the_money_loses_the_sale(cities: list[RunningNode]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final
 
 from loopd.ledger.clearing.rules import PayeeState, PayerState
@@ -11,20 +12,32 @@ from loopd.protocol.money import amount_json, parse_amount
 LISTED: Final = (PayerState.PREPARED.value, PayerState.POSTED.value)
 
 
+class EntryKind(StrEnum):
+    """What a statement lists: payments, and what discharged them."""
+
+    SETTLEMENT = "settlement"
+    DISCHARGE = "discharge"
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A settlement in one side's statement."""
+    """A line in one side's statement. A discharge has its debtor as payer, and what was paid, in the backing, twice."""
 
     payer: str
     id: str
     state: str
     payer_minor: int
     payee_minor: int
+    kind: EntryKind = EntryKind.SETTLEMENT
+
+    def waits(self, *, at_payer: bool) -> bool:
+        """Whether one side alone may have it: of a settlement the payee's, of a discharge the debtor's."""
+        return self.state == PayeeState.PREPARED.value and at_payer == (self.kind is EntryKind.DISCHARGE)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The first entry in which the statements differ, by the payer's node and the id; None where a side lacks it."""
+    """The first entry in which the statements differ, by kind, payer's node and id; None where a side lacks it."""
 
     reason: str
     here: Entry | None
@@ -43,7 +56,8 @@ class Comparison:
 def compare(here: Iterable[Entry], there: Iterable[Entry], home: str) -> Comparison:
     """The statements of `home` and of its peer. Reasons: `missing_here`, `missing_there`, `other_amounts`.
 
-    A payee that has prepared waits for a payer that may hold, have decided or be about to: that is no difference.
+    A payee that has prepared waits for a payer that may hold, have decided or be about to; a debtor that has announced
+    waits for a creditor that may not have heard of it. Neither is a difference.
     """
     ours, theirs = _by_name(here), _by_name(there)
     in_flight = 0
@@ -55,12 +69,7 @@ def compare(here: Iterable[Entry], there: Iterable[Entry], home: str) -> Compari
             in_flight += own.state != other.state
             continue
         alone = own or other
-        payee_waits = (
-            alone is not None
-            and alone.state == PayeeState.PREPARED.value
-            and (alone.payer != home) == (own is not None)
-        )
-        if not payee_waits:
+        if alone is None or not alone.waits(at_payer=(alone.payer == home) == (own is not None)):
             reason = "missing_there" if other is None else "missing_here"
             return Comparison(len(ours.keys() & theirs.keys()), in_flight, Difference(reason, own, other))
         in_flight += 1
@@ -70,6 +79,7 @@ def compare(here: Iterable[Entry], there: Iterable[Entry], home: str) -> Compari
 def entry_json(entry: Entry) -> dict[str, Any]:
     """An entry as it is told."""
     return {
+        "kind": entry.kind.value,
         "payer": entry.payer,
         "id": entry.id,
         "state": entry.state,
@@ -81,11 +91,12 @@ def entry_json(entry: Entry) -> dict[str, Any]:
 def read_entry(value: Mapping[str, Any]) -> Entry:
     """An entry of another node's statement. ValueError where it is none."""
     texts = [value.get(name) for name in ("payer", "id", "state")]
-    payer, settlement_id, state = (text if isinstance(text, str) else "" for text in texts)
-    if not payer or not settlement_id or state not in LISTED:
+    payer, entry_id, state = (text if isinstance(text, str) else "" for text in texts)
+    if not payer or not entry_id or state not in LISTED:
         raise ValueError("not an entry of a statement")
     amounts = [parse_amount(value.get(name, "")) for name in ("payer_amount", "payee_amount")]
-    return Entry(payer, settlement_id.lower(), state, *amounts)
+    payer_minor, payee_minor = amounts
+    return Entry(payer, entry_id.lower(), state, payer_minor, payee_minor, EntryKind(value.get("kind", "settlement")))
 
 
 def comparison_json(peer: str, comparison: Comparison) -> dict[str, Any]:
@@ -107,5 +118,5 @@ def comparison_json(peer: str, comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _by_name(entries: Iterable[Entry]) -> dict[tuple[str, str], Entry]:
-    return {(entry.payer, entry.id): entry for entry in entries}
+def _by_name(entries: Iterable[Entry]) -> dict[tuple[str, str, str], Entry]:
+    return {(entry.kind, entry.payer, entry.id): entry for entry in entries}

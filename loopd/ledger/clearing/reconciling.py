@@ -31,12 +31,12 @@ class Reconciling:
         self._reads = reads
 
     def statement(self, source: RowSource, peer: str, after: int, limit: int) -> list[tuple[int, Entry]]:
-        """What is or may be in both books, in the order of this node's, with each one's number in it.
+        """What is or may be in both books, in the order of this node's, with each one's place in it.
 
         NotFound (404) `no_ledger`, `unknown_peer`.
         """
         self._clearing.balance(source, peer)
-        return tables.statement(source, peer, after, limit)
+        return tables.statement(source, self._node_id, peer, after, limit)
 
     async def reconcile(self, peer: str) -> dict[str, Any]:
         """Compare now. NotFound (404) `no_ledger`, `unknown_peer`; Unavailable (503) `peer_unreachable` where the peer
@@ -47,7 +47,7 @@ class Reconciling:
         theirs = await self._ask(peer)
         ours: list[Entry] = []
         after = 0
-        while page := tables.statement(points, peer, after, LIST_LIMIT_MAX):
+        while page := tables.statement(points, self._node_id, peer, after, LIST_LIMIT_MAX):
             ours += [entry for _, entry in page]
             after = page[-1][0]
         return comparison_json(peer, compare(ours, theirs, self._node_id))

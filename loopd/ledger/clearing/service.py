@@ -11,6 +11,7 @@ from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.due import Due
 from loopd.ledger import accounts
+from loopd.ledger.accounts import Role
 from loopd.ledger.clearing import tables
 from loopd.ledger.clearing.messages import (
     ACKNOWLEDGEMENT_TYPE,
@@ -28,7 +29,7 @@ from loopd.ledger.clearing.rules import Decision, Misstep
 from loopd.ledger.clearing.tables import Clearance, Side
 from loopd.ledger.clearing.views import clearance_json
 from loopd.ledger.service import Ledger
-from loopd.ledger.tables import find_account
+from loopd.ledger.tables import accounts_of_role, find_account
 from loopd.protocol.documents import Document
 from loopd.protocol.errors import Conflict, Forbidden, Invalid, NotFound, Refusal
 from loopd.protocol.limits import SETTLEMENT_REMINDERS_AT_ONCE
@@ -122,6 +123,11 @@ class Clearing:
         """The settlements with a peer, the newest first. NotFound (404) `no_ledger`."""
         self._ledger.require_enabled()
         return tables.page(source, peer, before, limit)
+
+    def peers(self, source: RowSource) -> list[str]:
+        """The nodes with which this one settles, or has: each has a clearing account."""
+        found = accounts_of_role(source, Role.CLEARING, self._ledger.terms.currency_code)
+        return [accounts.clearing_peer(account.id) for account in found]
 
     def balance(self, source: RowSource, peer: str) -> dict[str, Any]:
         """What is between this city and a peer. NotFound (404) `no_ledger`, `unknown_peer`."""

@@ -7,7 +7,7 @@ from enum import StrEnum
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.ledger.clearing.messages import Name
-from loopd.ledger.clearing.reconciliation import Entry
+from loopd.ledger.clearing.reconciliation import Entry, EntryKind
 from loopd.ledger.clearing.rules import Ask, Payee, PayeeState, Payer, PayerState
 
 
@@ -91,6 +91,21 @@ def find_by_number(source: RowSource, number: int) -> Clearance | None:
     """The settlement of an own number."""
     row = source.one("SELECT * FROM clearing_settlement WHERE number = ?", (number,))
     return None if row is None else clearance_of(row)
+
+
+def find_between(source: RowSource, nodes: tuple[str, str], settlement_id: str) -> Clearance | None:
+    """The settlement of an id between two nodes, whichever of them pays."""
+    for payer, payee in (nodes, nodes[::-1]):
+        known = find(source, payer, settlement_id.lower())
+        if known is not None and known.name.payee == payee:
+            return known
+    return None
+
+
+def of_run(source: RowSource, run: int) -> list[Clearance]:
+    """The settlements that a netting run lists, by its own number."""
+    rows = source.all("SELECT * FROM clearing_settlement WHERE netting_run = ? ORDER BY number", (run,))
+    return [clearance_of(row) for row in rows]
 
 
 def is_bid_used(source: RowSource, payee_node: str, bid: str) -> bool:
@@ -188,16 +203,30 @@ def page(source: RowSource, peer: str, before: int | None, limit: int) -> list[C
     return [clearance_of(row) for row in rows]
 
 
-def statement(source: RowSource, peer: str, after: int, limit: int) -> list[tuple[int, Entry]]:
-    """What is or may be in a peer's books too, by number."""
+def statement(source: RowSource, home: str, peer: str, after: int, limit: int) -> list[tuple[int, Entry]]:
+    """What is or may be in a peer's books too, by its place: payments have the even ones, discharges the odd."""
     rows = source.all(
-        "SELECT number, payer_node, id, state, payer_minor, payee_minor FROM clearing_settlement "
-        "WHERE :peer IN (payer_node, payee_node) AND state IN ('prepared', 'posted') AND number > :after "
-        "ORDER BY number LIMIT :limit",
-        {"peer": peer, "after": after, "limit": limit},
+        "SELECT 2 * number AS place, payer_node, id, state, payer_minor, payee_minor, 'settlement' AS kind "
+        "FROM clearing_settlement WHERE number > :after / 2 AND :peer IN (payer_node, payee_node) "
+        "AND state IN ('prepared', 'posted') "
+        "UNION ALL SELECT 2 * number + 1, CASE side WHEN 'debtor' THEN :home ELSE peer END, id, "
+        "CASE state WHEN 'announced' THEN 'prepared' ELSE 'posted' END, backing_minor, backing_minor, 'discharge' "
+        "FROM netting_discharge WHERE 2 * number + 1 > :after AND peer = :peer AND state <> 'denied' "
+        "ORDER BY place LIMIT :limit",
+        {"peer": peer, "home": home, "after": after, "limit": limit},
     )
     return [
-        (row["number"], Entry(row["payer_node"], row["id"], row["state"], row["payer_minor"], row["payee_minor"]))
+        (
+            row["place"],
+            Entry(
+                row["payer_node"],
+                row["id"],
+                row["state"],
+                row["payer_minor"],
+                row["payee_minor"],
+                EntryKind(row["kind"]),
+            ),
+        )
         for row in rows
     ]
 

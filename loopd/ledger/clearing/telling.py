@@ -24,6 +24,11 @@ _REMIND_FIRST_MS: Final = 30_000
 _REMIND_MAX_MS: Final = 3_600_000
 
 
+def reminder_delay_ms(reminders: int) -> int:
+    """How long to wait for an answer before saying the same again, after so many times."""
+    return min(_REMIND_FIRST_MS << min(reminders, 16), _REMIND_MAX_MS)
+
+
 class Telling:
     """Queues messages, and keeps the chronicle of settlements."""
 
@@ -37,7 +42,7 @@ class Telling:
     def say(self, tx: Tx, clearance: Clearance, say: Say | None, *, expects: bool) -> None:
         """Queue a message, if there is one. Where an answer is expected to what stands, it is said again later."""
         now_ms = self._clock.now_ms()
-        delay_ms = min(_REMIND_FIRST_MS << min(clearance.reminders, 16), _REMIND_MAX_MS)
+        delay_ms = reminder_delay_ms(clearance.reminders)
         if say is not None:
             body = self._body(clearance, say)
             reference = f"settlement:{clearance.number}"

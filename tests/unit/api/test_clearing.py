@@ -1,141 +1,14 @@
 """The routes of settlements between cities, for other nodes and for the operator."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
-from aiohttp import ClientSession
 
-from loopd.api.access import Plane
-from loopd.api.app import ApiServices, build_app
-from loopd.api.clearing import ClearingRoutes
-from loopd.api.docs import ApiIdentity
-from loopd.api.federate_settlement import FederateSettlementRoutes
-from loopd.api.idempotency import IdempotentWriter
-from loopd.api.node_effects import NodeRequestWriter
-from loopd.api.openapi import entity_schemas
-from loopd.api.settings import ApiSettings
-from loopd.api.tokens import TokenStore
-from loopd.audit.service import AuditLog
-from loopd.database import Tx
-from loopd.events.service import EventLog
 from loopd.ledger.clearing.messages import SETTLEMENT_PATH
-from loopd.ledger.clearing.ports import Consent
-from loopd.ledger.clearing.reconciling import Reconciling
-from loopd.ledger.clearing.room import ClearingRoom
 from loopd.protocol.documents import dump_json
-from loopd.protocol.schemas import ENTITIES_BY_FILE, schema_file
-from tests.clearing_nodes import Told
-from tests.exchange_api import TrustingAuthenticator
-from tests.exchange_support import CONTEXT
-from tests.ledger_support import MARIA, START_MS, LedgerNode, ledger_node
-from tests.registry_api import HttpAnswer
-
-SUBJECT = "MAT-DE-MUC-2026-FOOD-B847F3"
-CLEARING = "/api/v1/loopcoin/clearing/vienna.loop"
-
-
-class Memory:
-    """An outbox that nothing leaves."""
-
-    def enqueue(self, tx: Tx, target: str, path: str, body: bytes, expires_at_ms: int, reference: str) -> None:
-        """Keep nothing."""
-
-
-class Client:
-    """Another node, or the operator."""
-
-    def __init__(
-        self, node: LedgerNode, session: ClientSession, base: str, token: str, statements: dict[str, bytes]
-    ) -> None:
-        self.node = node
-        # What Vienna answers to each path that it is asked.
-        self.statements = statements
-        self._session = session
-        self._base = base
-        self._token = token
-
-    async def tell(self, message: dict[str, Any], as_node: str | None = "vienna.loop") -> HttpAnswer:
-        return await self._send("POST", SETTLEMENT_PATH, message, {} if as_node is None else {"X-Node-ID": as_node})
-
-    async def statement(self, path: str = SETTLEMENT_PATH) -> HttpAnswer:
-        return await self._send("GET", path, None, {"X-Node-ID": "vienna.loop"})
-
-    async def ask(self, method: str, path: str, value: Any = None, *, authorised: bool = True) -> HttpAnswer:
-        return await self._send(method, path, value, {"Authorization": f"Bearer {self._token}"} if authorised else {})
-
-    async def _send(self, method: str, path: str, value: Any, headers: dict[str, str]) -> HttpAnswer:
-        body = None if value is None else dump_json(value)
-        sent = headers if body is None else {"Content-Type": "application/json", **headers}
-        async with self._session.request(method, self._base + path, data=body, headers=sent) as answer:
-            return HttpAnswer(answer.status, answer.headers, await answer.read())
-
-
-@asynccontextmanager
-async def client_of(directory: Path, **settings: Any) -> AsyncIterator[Client]:
-    """Munich, whose Maria bid for Vienna's material, served."""
-    async with ledger_node(directory, **{"credit_limits": {"vienna.loop": 500}, **settings}) as node:
-        told = Told({SUBJECT: Consent("bid-1", 10400)})
-        audit, events = AuditLog(node.clock), EventLog(node.clock)
-        room = ClearingRoom(node.ledger, node.settlements, node.clock, audit, events, Memory(), told, told)
-        statements: dict[str, bytes] = {}
-
-        async def read(node_id: str, path: str) -> bytes | None:
-            return statements.get(path)
-
-        reconciling = Reconciling(node.ledger.node.node_id, room.clearing, node.database, read)
-        store = TokenStore(node.database, node.clock)
-        token = (await node.write(lambda tx: store.create(tx, ["admin"], 3600, START_MS))).text
-        once = NodeRequestWriter(node.database, node.clock).accept_once
-        write = IdempotentWriter(node.database, node.clock).write
-        routes = [
-            *FederateSettlementRoutes(room.clearing, reconciling, node.database, once).routes(),
-            *ClearingRoutes(room.clearing, reconciling, node.database, write).routes(),
-        ]
-        services = ApiServices(
-            settings=ApiSettings(user_requests_per_minute=0, node_requests_per_minute=0),
-            clock=node.clock,
-            tokens=store,
-            identity=ApiIdentity(title="Munich", version="0.1.0", base_url="https://munich.example"),
-            schemas=entity_schemas(schema_file(name) for name in ENTITIES_BY_FILE),
-            node_authenticator=TrustingAuthenticator(),
-        )
-        app = build_app(routes, Plane.PUBLIC, services)
-        host, port = await app.listen_tcp("127.0.0.1", 0)
-        try:
-            async with ClientSession() as session:
-                yield Client(node, session, f"http://{host}:{port}", token, statements)
-        finally:
-            await app.close(1.0)
-
-
-def message(entity: str, number: int = 1, **fields: Any) -> dict[str, Any]:
-    return {
-        "@context": CONTEXT,
-        "@type": f"Settlement{entity}",
-        "payer": "munich.loop",
-        "payee": "vienna.loop",
-        "id": f"00000000-0000-4000-8000-{number:012x}",
-        **fields,
-    }
-
-
-def request(number: int = 1, **changes: Any) -> dict[str, Any]:
-    names = ("seller_receives", "seller_community_fund", "buyer_community_fund", "transport_cost", "residual")
-    fields = {
-        "transaction": f"TXN-2026-01-15-{number:03d}",
-        "material": SUBJECT,
-        "buyer_account": MARIA,
-        "seller_account": "business:bakery@vienna.loop",
-        "currency": "LC-VIE",
-        "backed_by": "EUR",
-        "exchange_rate": 1,
-        "lines": dict(zip(names, (36, 24, 12, 8, 24), strict=True)),
-    }
-    return message("Request", number, **{**fields, **changes})
+from tests.clearing_api import CLEARING, client_of, message, request
+from tests.ledger_support import MARIA
 
 
 async def test_a_request_holds_the_money_and_is_taken_once(tmp_path: Path) -> None:

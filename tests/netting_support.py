@@ -1,0 +1,156 @@
+"""Two cities that sign runs and discharge them, in memory: over the books of `tests.clearing_nodes`."""
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+from loopd.audit.service import AuditLog
+from loopd.crypto.keys import NodeKey, PublicKey
+from loopd.database.rows import RowSource
+from loopd.database.writer import Tx
+from loopd.events.service import EventLog
+from loopd.ledger import checks
+from loopd.ledger.clearing.messages import MESSAGE_TYPES
+from loopd.ledger.netting import tables
+from loopd.ledger.netting.documents import NETTING_TYPES
+from loopd.ledger.netting.room import make_netting
+from loopd.ledger.netting.rules import DischargeSide
+from loopd.protocol.documents import check_document
+from loopd.protocol.loopcost import LoopCost
+from tests.clearing_nodes import City, TableOutbox, sale
+
+# §12.1: 60 + 24 + 12 + 8, of which 92.00 cross.
+COST = LoopCost(6000, 2400, 1200, 800)
+KEYS = {
+    name: NodeKey.from_seed(bytes([index]) * 32)
+    for index, name in enumerate(("linz.loop", "munich.loop", "vienna.loop"), start=1)
+}
+DAY_MS = 86_400_000
+REFERENCE = "SEPA 2026-09-22 0042"
+
+
+class Keys:
+    """Everybody's keys, as one node has them. `of_others` says what it takes for another's."""
+
+    def __init__(self, node_id: str) -> None:
+        self.node_id = node_id
+        self.of_others = {name: [key.public] for name, key in KEYS.items()}
+
+    def own(self) -> NodeKey:
+        return KEYS[self.node_id]
+
+    def keys_of(self, source: RowSource, node_id: str) -> list[PublicKey]:
+        return self.of_others[node_id]
+
+
+class NettingCity(City):
+    """A city with its runs and discharges."""
+
+    def __init__(self, node_id: str, peers: list[str], **settings: Any) -> None:
+        super().__init__(node_id, peers, **settings)
+        self.keys = Keys(node_id)
+        audit, events = AuditLog(self.clock), EventLog(self.clock)
+        self.netting = make_netting(self.ledger, self.clearing, self.clock, self.keys, audit, events, TableOutbox())
+
+    def take(self, sender: str, body: bytes, statements: int | None = None) -> None:
+        """A message of another city comes."""
+        document = check_document(body, MESSAGE_TYPES | NETTING_TYPES)
+        receive = self.clearing.receive if document.type in MESSAGE_TYPES else self.netting.receive
+        self.write(lambda tx: receive(tx, sender, document), statements)
+
+    def run(self, peer: str, number: int = 1) -> tables.Run:
+        run = tables.find_run(self.source, peer, number)
+        assert run is not None
+        return run
+
+    def discharge(self, peer: str, side: DischargeSide, discharge_id: str) -> tables.Discharge:
+        found = tables.find_discharge(self.source, peer, side, discharge_id)
+        assert found is not None
+        return found
+
+    @property
+    def reserve(self) -> int:
+        return self.balance(f"node:reserve@{self.node_id}")
+
+    def tick(self) -> None:
+        """Do what is due."""
+        for timed in (self.clearing, self.netting):
+            for due in timed.due(self.source, self.clock.now_ms()):
+                self.write(due.do)
+
+
+class NettingPair:
+    """Munich and Vienna; Munich's id is the smaller one, so it proposes. 1.3 of Vienna's coins are one of Munich's."""
+
+    def __init__(self, method: str = "netting", period: str = "daily", **settings: Any) -> None:
+        def city(name: str, peer: str) -> NettingCity:
+            terms = {"settlement_methods": {peer: method}, "settlement_periods": {peer: period}}
+            return NettingCity(name, [peer], **{**terms, **settings.get(name.removesuffix(".loop"), {})})
+
+        self.munich = city("munich.loop", "vienna.loop")
+        self.vienna = city("vienna.loop", "munich.loop")
+        self._sales = 0
+
+    def close(self) -> None:
+        self.munich.close()
+        self.vienna.close()
+
+    @property
+    def cities(self) -> tuple[NettingCity, NettingCity]:
+        return self.munich, self.vienna
+
+    def sell(self, seller: NettingCity, buyer: NettingCity, cost: LoopCost = COST) -> None:
+        """One sale, from its selection to its payment."""
+        self._sales += 1
+        each = sale(self._sales, seller, buyer, cost)
+        assert seller.write(lambda tx: seller.payments.hold(tx, each)) is None
+        self.pass_on()
+        seller.write(lambda tx: seller.payments.post(tx, each))
+        self.pass_on()
+
+    def pass_on(self, drop: Callable[[dict[str, Any]], bool] = lambda _: False) -> None:
+        """Deliver all that is sent, until nothing more is."""
+        while self.munich.sent() or self.vienna.sent():
+            self.pass_on_from(self.munich, self.vienna)
+            self.pass_on_from(self.vienna, self.munich)
+
+    def pass_on_from(self, sender: NettingCity, receiver: NettingCity) -> list[bytes]:
+        """Deliver what waits at one side."""
+        told = []
+        for number, _, body in sender.sent():
+            receiver.take(sender.node_id, body)
+            sender.forget(number)
+            told.append(body)
+        return told
+
+    def days_pass(self, days: int = 1) -> None:
+        for city in self.cities:
+            city.clock.advance(days * DAY_MS)
+
+    def signed_run(self) -> None:
+        """The period ends, and both sign."""
+        self.days_pass()
+        self.munich.tick()
+        self.pass_on()
+
+    def check(self) -> None:
+        """The invariants of both cities' books."""
+        for city in self.cities:
+            broken = [each for each in checks.check(city.source) if not each.holds]
+            assert not broken, (city.node_id, broken)
+
+    def pay(self, debtor: NettingCity, run: int = 1, number: int = 0) -> str:
+        """The debtor's office announces a payment; gives its id."""
+        discharge_id = f"dddddddd-0000-4000-8000-{number:012x}"
+        peer = next(city.node_id for city in self.cities if city is not debtor)
+
+        def unit(tx: Tx) -> None:
+            debtor.netting.announce(tx, peer, discharge_id, run, REFERENCE)
+
+        debtor.write(unit)
+        return discharge_id
+
+
+def minor(amount: str) -> int:
+    """Hundredths of an amount."""
+    return int(Decimal(amount) * 100)
