@@ -142,6 +142,16 @@ def test_what_is_even_is_discharged_by_the_signatures(pair: NettingPair) -> None
     assert refusal(lambda: pair.pay(pair.vienna)).reason == "nothing_owed"
 
 
+def test_the_cents_of_the_ceilings_go_with_what_is_even(pair: NettingPair) -> None:
+    # 1.28, 0.01 and 0.01 of Vienna's coins are 1.00 in the backing, and Munich pays 0.99, 0.01 and 0.01 for them.
+    pair.sell(pair.vienna, pair.munich, LoopCost(129, 1, 0, 0))
+    pair.sell(pair.munich, pair.vienna, LoopCost(100, 0, 0, 0))
+    assert balances(pair) == (1, 0, RESERVE, RESERVE)
+    pair.signed_run()
+    assert balances(pair) == (0, 0, RESERVE, RESERVE)
+    assert open_claims(pair.munich.source, VIENNA) == open_claims(pair.vienna.source, MUNICH) == []
+
+
 def test_what_did_not_come_is_owed_again_and_can_be_paid_anew(pair: NettingPair) -> None:
     owing(pair)
     discharge_id = pair.pay(pair.vienna)

@@ -198,6 +198,17 @@ def test_a_run_that_differs_is_not_signed_and_the_place_is_told(
     assert pair.munich.run("vienna.loop").reason == f"{reason} {place}"
 
 
+def test_a_payment_that_is_only_prepared_is_in_no_run(pair: NettingPair) -> None:
+    message = proposed(pair)
+    # Vienna's side is as it was before the decision.
+    pair.vienna.connection.execute("DROP TRIGGER clearing_settlement_decided")
+    pair.vienna.connection.execute("UPDATE clearing_settlement SET state = 'prepared'")
+    pair.vienna.take("munich.loop", dump_json(message))
+    [answer] = messages(pair.vienna)
+    assert (answer["reason"], answer["place"]) == ("not_posted", "/transfers/0/id")
+    pair.vienna.connection.execute("UPDATE clearing_settlement SET state = 'posted'")
+
+
 def test_after_a_refusal_the_next_period_proposes_the_same_payments_anew(pair: NettingPair) -> None:
     pair.vienna.keys.of_others["munich.loop"] = [KEYS["linz.loop"].public]
     pair.sell(pair.munich, pair.vienna)
