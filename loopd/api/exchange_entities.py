@@ -83,7 +83,9 @@ class EntityNoun:
             "reason": {"type": "string", "maxLength": _REASON_MAX_CHARACTERS},
             **self.stated,
         }
-        return RequestForm({"type": "object", "required": ["status"], "properties": properties})
+        return RequestForm(
+            {"type": "object", "required": ["status"], "additionalProperties": False, "properties": properties}
+        )
 
 
 _STOCK_CONFLICTS: Final = ("not_available", "unit_mismatch", "quantity_above_available")
@@ -333,12 +335,12 @@ class EntityRoutes:
 
     def _stated(self, entity_id: str, body: bytes) -> dict[str, Any]:
         """A change of status; of a transaction it may be a TransactionStatus."""
-        value = self._form.read(body)
-        if value.get("@type") == STATUS_TYPE and self._noun.entity is MirroredEntity.TRANSACTION:
+        if self._noun.entity is MirroredEntity.TRANSACTION and _is_status(read_json(body)):
             value = check_document(body, STATUS_TYPE).value
             if value["transaction_id"] != entity_id:
                 raise invalid("other_transaction", "/transaction_id", "it is another transaction's status")
             return value
+        value = self._form.read(body)
         refuse_personal_data(value)
         return value
 
@@ -366,6 +368,11 @@ class EntityRoutes:
             choices=tuple(self._noun.entity.lifecycle.successors),
             reason="unknown_status",
         )
+
+
+def _is_status(value: Any) -> bool:
+    """Whether it says of itself that it is a TransactionStatus."""
+    return isinstance(value, dict) and value.get("@type") == STATUS_TYPE
 
 
 _SUBJECTS: Final = tuple(

@@ -127,6 +127,7 @@ async def test_a_change_of_status_answers_as_documented(api: Api) -> None:
     for body, status, reason in (
         ({"status": "rejected"}, 409, "transition"),
         ({"status": "sold"}, 400, "schema"),
+        ({"status": "rejected", "resaon": "no truck"}, 400, "schema"),
         ({}, 400, "schema"),
         ({"status": "expired", "reason": "call +49 89 1234567"}, 400, "personal_data"),
         ({"status": "expired", "reason": "x" * 281}, 400, "schema"),
