@@ -31,6 +31,9 @@ def offer() -> None:
 @click.option("--distance-km", type=DecimalParameter(3), help="The transport's length, where it is known.")
 @click.option("--valid-for", "valid_for_s", metavar="SECONDS", type=click.IntRange(min=1), help="How long it stands.")
 @click.option("--bidder", help="The business of this city that bids, for a material of this node.")
+@click.option(
+    "--buyer-account", metavar="ACCOUNT", help="Who pays, once the offer is selected: an account of this node."
+)
 @json_option
 def make(directory: NodeDirectory, material_id: str, price: Decimal, as_json: bool, **extras: Any) -> None:
     """Offer PRICE (LC of the seller's node, for the whole quantity offered for) for MATERIAL-ID.

@@ -139,6 +139,7 @@ def test_an_offer_is_made_with_exact_numbers(run: Run, node: NodeDirectory, daem
     breakdown = {"base": 60, "export": 24, "import": 12, "distance": 8}
     daemon.answers["POST /admin/v1/offers"] = (201, {"id": "OFFER-1", "loop_cost": 104.1, "breakdown": breakdown})
     extras = ["--quantity", "1.5", "--unit", "t", "--distance-km", "400", "--valid-for", "3600", "--bidder", "farm"]
+    extras += ["--buyer-account", "business:farm@munich.loop"]
     result = run("offer", "make", node.root, MATERIAL, "60.10", *extras)
     assert result.exit_code == 0
     assert "loop cost\t104.1\n" in result.stdout
@@ -151,6 +152,7 @@ def test_an_offer_is_made_with_exact_numbers(run: Run, node: NodeDirectory, daem
         "distance_km": 400,
         "valid_for_s": 3600,
         "bidder": "farm",
+        "buyer_account": "business:farm@munich.loop",
     }
     assert run("offer", "make", node.root, MATERIAL, "60").exit_code == 0
     assert daemon.requests[1][2] == {"material": MATERIAL, "base_price": 60}
