@@ -1,4 +1,4 @@
-"""`loopd demo`: three cities on this machine, from the start of their nodes to a selected bid (§12.1)."""
+"""`loopd demo`: three cities on this machine, from the start of their nodes to a sale that is paid (§12.1)."""
 
 import asyncio
 import io
@@ -44,10 +44,11 @@ Suggestions = Sequence[tuple[str, Sequence[str]]]
 @click.option("--stop", is_flag=True, help="End the nodes that --keep left running.")
 @json_option
 def demo(directory: Path | None, keep: bool, stop: bool, as_json: bool) -> None:
-    """Three cities federate on this machine: one batch is registered, announced, bid for and selected.
+    """Three cities federate on this machine: a batch is announced, bid for and selected, another one sold and paid.
 
     Starts three nodes as processes on free ports of 127.0.0.1, plays the flow of §12.1 over their HTTP API, shows each
-    step, and ends the nodes. With --json the steps are printed as one document at the end.
+    step and at last both cities' books, and ends the nodes. With --json the steps are printed as one document at the
+    end.
     """
     if keep and stop:
         raise click.UsageError("--keep and --stop exclude each other")
@@ -181,7 +182,12 @@ def _what_next(nodes: Nodes) -> Suggestions:
         ),
         (
             "As their operator:",
-            [f"{_loopd()} status {directory}", f"{_loopd()} offer list {directory} {MATERIAL_ID}"],
+            [
+                f"{_loopd()} status {directory}",
+                f"{_loopd()} offer list {directory} {MATERIAL_ID}",
+                f"{_loopd()} ledger trial-balance {directory}",
+                f"{_loopd()} ledger export {directory}",
+            ],
         ),
         ("Every route, in a browser (it will warn of the development certificate):", [f"{munich.address}/docs"]),
         ("End them:", [_stop_line(munich.directory.parent)]),

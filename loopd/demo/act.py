@@ -22,7 +22,6 @@ class Play:
     client: Client
     token: str = ""
     registered_at_ms: int = 0
-    first_bid: Facts = field(default_factory=dict)
     # The ids of what belongs to the deal with another city, by what they are.
     deal: dict[str, str] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""Who plays: three cities with their signals, the batch, and what is bid for it (§12.1)."""
+"""Who plays: three cities with their signals and currencies, the batches, what is bid and who pays (§12.1)."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -17,7 +17,7 @@ _AVAILABLE_FOR_MS: Final = 3 * 24 * 3600 * 1000
 
 @dataclass(frozen=True, slots=True)
 class City:
-    """A city and its node. `signal` is what it voted for CATEGORY, from 0 to 1."""
+    """A city and its node. `signal` is what it begins with for CATEGORY, from 0 to 1."""
 
     node_id: str
     name: str
@@ -25,6 +25,7 @@ class City:
     lat: float
     lon: float
     signal: Decimal
+    currency_code: str
 
     @property
     def directory_name(self) -> str:
@@ -49,9 +50,9 @@ class OpeningRing:
     after_s: int
 
 
-MUNICH: Final = City("munich.loop", "Munich", "DE", 48.1351, 11.5820, Decimal("0.40"))
-VIENNA: Final = City("vienna.loop", "Vienna", "AT", 48.2082, 16.3738, Decimal("0.20"))
-BERLIN: Final = City("berlin.loop", "Berlin", "DE", 52.5200, 13.4050, Decimal("0.12"))
+MUNICH: Final = City("munich.loop", "Munich", "DE", 48.1351, 11.5820, Decimal("0.30"), "LC-MUC")
+VIENNA: Final = City("vienna.loop", "Vienna", "AT", 48.2082, 16.3738, Decimal("0.20"), "LC-VIE")
+BERLIN: Final = City("berlin.loop", "Berlin", "DE", 52.5200, 13.4050, Decimal("0.12"), "LC-BER")
 CITIES: Final = (MUNICH, VIENNA, BERLIN)
 
 # A chain: Berlin is no peer of Munich, so whatever they have to do with each other goes by way of Vienna at first.
@@ -64,9 +65,8 @@ LISTENERS: Final = (VIENNA, BERLIN)
 # §12.1 gives 104 for Vienna with all its parts, and for Berlin the sum alone: 103 is reached with these.
 CITY_BIDS: Final = (CityBid(VIENNA, Decimal(60), 400), CityBid(BERLIN, Decimal(60), 590))
 
-
-# What Munich's citizens decide once the first batch has gone, and the batch after that.
-VOTED_SIGNAL: Final = Decimal("0.50")
+# What Munich's citizens decide before anything is sold: the signal that §12.1 has.
+VOTED_SIGNAL: Final = Decimal("0.40")
 VOTE_RESULT: Final = {
     "total_eligible": 150_000,
     "total_voted": 52_500,
@@ -74,12 +74,32 @@ VOTE_RESULT: Final = {
     "votes_against": 16_800,
     "attestation": "Result of the municipal vote",
 }
+
+# The first batch stays in Munich, as in §12.1; this one leaves it.
 NEXT_MATERIAL_ID: Final = "MAT-DE-MUC-2025-FOOD-B847F4"
 TRANSFER_ID: Final = "TRANSFER-B847F4"
+# Vienna's bid for the first batch, made again for the next one.
+PURCHASE: Final = CITY_BIDS[0]
+
+BACKED_BY: Final = "EUR"
+SELLER_ACCOUNT: Final = "business:brewery@munich.loop"
+BUYER_ACCOUNT: Final = "business:dairy@vienna.loop"
+# What is issued to the buyer, and taken into its city's reserve for it.
+ISSUED_LC: Final = 500
+# How much each city lets a peer owe it.
+CREDIT_LIMIT_LC: Final = 5000
+
+
+def partners(city: City) -> list[City]:
+    """The cities that a city shakes hands with, and settles with."""
+    return [other for pair in HANDSHAKES for other in pair if city in pair and other is not city]
 
 
 def spent_grain(now_ms: int, material_id: str = MATERIAL_ID) -> dict[str, Any]:
-    """The MaterialDNA of §12.1 with all that §4 requires, available from now on for the three days it has there."""
+    """The MaterialDNA of §12.1 with all that §4 requires, available from now on for the three days it has there.
+
+    It says to which account its seller is paid.
+    """
     return {
         "@context": context_url(),
         "@type": "MaterialDNA",
@@ -93,7 +113,7 @@ def spent_grain(now_ms: int, material_id: str = MATERIAL_ID) -> dict[str, Any]:
         "location": {"lat": Decimal("48.1372"), "lon": Decimal("11.5755"), "address": "Augustiner Brewery"},
         "available_from": format_timestamp(now_ms),
         "expires": format_timestamp(now_ms + _AVAILABLE_FOR_MS),
-        "metadata": {"source": "brewing", "notes": "Spent grain, still warm."},
+        "metadata": {"source": "brewing", "notes": "Spent grain, still warm.", "seller_account": SELLER_ACCOUNT},
     }
 
 
@@ -108,7 +128,7 @@ def handover(now_ms: int, match_id: str) -> dict[str, Any]:
         "match_id": match_id,
         "status": "scheduled",
         "handoff_at": format_timestamp(now_ms),
-        "route": {"from_city": MUNICH.name, "to_city": VIENNA.name, "mode": "rail"},
+        "route": {"from_city": MUNICH.name, "to_city": PURCHASE.city.name, "mode": "rail"},
     }
 
 

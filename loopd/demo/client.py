@@ -52,10 +52,10 @@ class Client:
         return (await self._ask(self._session, node, "GET", f"{node.address}{path}")).value
 
     async def post(
-        self, node: Node, path: str, body: Any, token: str, content_type: str = "application/json"
+        self, node: Node, path: str, body: Any, token: str | None = None, content_type: str = "application/json"
     ) -> Answer:
-        """What a node answers to a document."""
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": content_type}
+        """What a node answers to a document; without a token, to anybody's."""
+        headers = {"Content-Type": content_type} | ({} if token is None else {"Authorization": f"Bearer {token}"})
         return await self._ask(self._session, node, "POST", f"{node.address}{path}", dump_json(body), headers)
 
     async def get_as_operator(self, node: Node, path: str) -> Any:

@@ -12,11 +12,10 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from loopd.demo.cast import CATEGORY, CITIES, RINGS, City
+from loopd.demo.cast import BACKED_BY, CATEGORY, CITIES, CREDIT_LIMIT_LC, RINGS, City, partners
 from loopd.demo.failure import DemoFailed
 from loopd.demo.stage import AUTHORITY_NAME, POLL_S, Recorded, Stage, end
 from loopd.protocol.json_text import read_json
@@ -130,7 +129,7 @@ class Nodes:
         }
         words = [word for pair in options.items() for word in pair]
         await self.command(node, "init", str(node.directory), *words, "--dev")
-        _write_settings(node.directory / "loopd.toml", city.signal)
+        _write_settings(node.directory / "loopd.toml", city)
 
     def start(self) -> None:
         """Start the daemons, in sessions of their own: what is typed at this terminal does not reach them."""
@@ -238,13 +237,18 @@ def _hold(held: ExitStack, wanted: int) -> int:
     return port
 
 
-def _write_settings(settings_file: Path, signal_value: Decimal) -> None:
-    """Put what the city voted for, and the rings of this demonstration, into its settings, where an operator would."""
+def _write_settings(settings_file: Path, city: City) -> None:
+    """Put the rings of this demonstration, and the city's signal and currency, into its settings, where an operator
+    would.
+    """
     rings = ", ".join(f"{{ radius_km = {ring.radius_km}, after_s = {ring.after_s} }}" for ring in RINGS)
+    limits = ", ".join(f'"{partner.node_id}" = {CREDIT_LIMIT_LC}' for partner in partners(city))
+    currency = f'currency_code = "{city.currency_code}"\nbacked_by = "{BACKED_BY}"\nexchange_rate = 1\n'
     text = settings_file.read_text()
     for header, line in (
         ("[federation]\n", f"rings = [{rings}]\n"),
-        ("[signals]\n", f"values = {{ {CATEGORY} = {signal_value} }}\n"),
+        ("[signals]\n", f"values = {{ {CATEGORY} = {city.signal} }}\n"),
+        ("[ledger]\n", f"{currency}credit_limits = {{ {limits} }}\n"),
     ):
         if header not in text:
             raise DemoFailed(f"{settings_file} has no section {header.strip()}")

@@ -1,6 +1,6 @@
-"""The flow of §12.1, a vote after it, and a sale to another city. The nodes decide and compute.
+"""A vote, the flow of §12.1 at what was voted, and a sale to another city with its payment.
 
-Each act gives what it saw.
+The nodes decide and compute; each act gives what it saw.
 """
 
 from typing import Final, Protocol
@@ -10,6 +10,7 @@ from loopd.demo.acts.announcing import INNER_RING, MIDDLE_RING, OUTER_RING, REGI
 from loopd.demo.acts.bidding import BID, RANK, SELECT, TELL
 from loopd.demo.acts.dealing import DELIVER, SELL
 from loopd.demo.acts.meeting import HANDSHAKE, START
+from loopd.demo.acts.settling import ACCOUNTS, BOOKS
 from loopd.demo.acts.voting import VOTE
 from loopd.demo.client import Client
 from loopd.demo.nodes import Nodes
@@ -17,6 +18,7 @@ from loopd.demo.nodes import Nodes
 ACTS: Final[tuple[Act, ...]] = (
     START,
     HANDSHAKE,
+    VOTE,
     REGISTER,
     INNER_RING,
     MIDDLE_RING,
@@ -25,9 +27,10 @@ ACTS: Final[tuple[Act, ...]] = (
     RANK,
     SELECT,
     TELL,
-    VOTE,
+    ACCOUNTS,
     SELL,
     DELIVER,
+    BOOKS,
 )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -19,13 +20,14 @@ from typing import Any
 import pytest
 
 from loopd.demo.act import Act
-from loopd.demo.cast import MATERIAL_ID
+from loopd.demo.cast import MATERIAL_ID, NEXT_MATERIAL_ID
 from loopd.demo.failure import DemoFailed
 from loopd.demo.nodes import Nodes, free_ports
 from loopd.demo.scenario import ACTS, Scenario
 from loopd.demo.stage import Recorded, Stage
 
 LOOPD = [sys.executable, "-m", "loopd"]
+README = Path(__file__).resolve().parents[2] / "README.md"
 TIMEOUT_S = 90
 
 
@@ -62,7 +64,7 @@ def nodes_in(directory: Path) -> dict[str, int]:
 
 @contextmanager
 def demo_at_work(directory: Path, place: Path) -> Iterator[subprocess.Popen[str]]:
-    """A demonstration that has just begun to register; whatever is left of it is killed at the end."""
+    """A demonstration that has just begun to vote; whatever is left of it is killed at the end."""
     command = [*LOOPD, "demo", "--dir", str(directory)]
     pipe = subprocess.PIPE
     demo = subprocess.Popen(command, cwd=place, env=surroundings(place), stdout=pipe, stderr=pipe, text=True)
@@ -96,7 +98,9 @@ def test_the_flow_of_the_specification_comes_out(tmp_path: Path) -> None:
     links = [(link["from"], link["to"], link["status"]) for link in steps["handshake"]["links"]]
     assert links == [("munich.loop", "vienna.loop", "accepted"), ("vienna.loop", "berlin.loop", "accepted")]
     assert all(link["peer_fingerprint"] == fingerprints[link["to"]] for link in steps["handshake"]["links"])
-    assert (steps["register"]["id"], steps["register"]["answer"]) == (MATERIAL_ID, 201)
+    check_vote(steps["vote"])
+    registered = [(each["id"], each["answer"]) for each in steps["register"]["materials"]]
+    assert registered == [(MATERIAL_ID, 201), (NEXT_MATERIAL_ID, 201)]
     check_rings([steps["inner-ring"], steps["middle-ring"], steps["outer-ring"]])
     ranking = [(offer["rank"], offer["from"], offer["loop_cost"]) for offer in steps["rank"]["offers"]]
     assert ranking == [(1, "munich-farm", 50), (2, "berlin.loop", 103), (3, "vienna.loop", 104)]
@@ -108,18 +112,23 @@ def test_the_flow_of_the_specification_comes_out(tmp_path: Path) -> None:
     told = [(each["node"], each["status"]) for each in steps["tell"]["bidders"]]
     assert told == [("vienna.loop", "declined"), ("berlin.loop", "declined")]
     assert [each["available"] for each in steps["tell"]["heard"]] == [False, False]
-    vote = steps["vote"]
-    assert (vote["results"]["status"], vote["signals"]) == ("passed", [Decimal("0.4"), Decimal("0.5")])
-    costs = [(bid["from"], bid["breakdown"]["export"], bid["loop_cost"]) for bid in vote["bids"]]
-    assert costs == [("vienna.loop", 24, 104), ("vienna.loop", 30, 110)]
     check_deal(steps["sell"], steps["deliver"])
+    check_payment(steps["accounts"], steps["sell"]["payment"], steps["deliver"]["payment"])
+    check_books(steps["books"])
     assert not any(is_there(node["pid"]) for node in steps["start"]["nodes"])
     assert list(tmp_path.iterdir()) == []
 
 
+def check_vote(vote: dict[str, Any]) -> None:
+    """The signal of §12.1 is what was voted, and the other city reckons with it."""
+    assert (vote["results"]["status"], vote["signals"]) == ("passed", [Decimal("0.3"), Decimal("0.4")])
+    costs = [(cost["by"], cost["breakdown"]["export"], cost["loop_cost"]) for cost in vote["costs"]]
+    assert costs == [("vienna.loop", 18, 98), ("vienna.loop", 24, 104)]
+
+
 def check_deal(sale: dict[str, Any], delivery: dict[str, Any]) -> None:
     """Vienna holds each part of the deal as Munich does, from the selection to the delivery."""
-    assert (sale["selected"], sale["loop_cost"]) == ("vienna.loop", 110)
+    assert (sale["selected"], sale["loop_cost"]) == ("vienna.loop", 104)
     for parts in (sale["parts"], delivery["under_way"], delivery["delivered"]):
         assert all(part["munich.loop"] == part["vienna.loop"] for part in parts)
     statuses = [
@@ -130,9 +139,60 @@ def check_deal(sale: dict[str, Any], delivery: dict[str, Any]) -> None:
     assert statuses == [
         {**sold, "transaction": "pending"},
         {**sold, "transaction": "in_transit", "transfer": "in_transit"},
-        {"offer": "withdrawn", "match": "accepted", "transaction": "delivered", "transfer": "completed"},
+        {"offer": "withdrawn", "match": "accepted", "transaction": "completed", "transfer": "completed"},
     ]
     assert delivery["material"]["current_city"] == "Vienna"
+
+
+def check_payment(opened: dict[str, Any], held: dict[str, Any], paid: dict[str, Any]) -> None:
+    """§12.1's 104 are held when the bid is selected, and at delivery distributed by §7.4."""
+    accounts = [(each["id"], each["balance"], each["reserve"]) for each in opened["accounts"]]
+    assert accounts == [("business:brewery@munich.loop", 0, 0), ("business:dairy@vienna.loop", 500, 500)]
+    stand = [tuple(each[name] for name in ("balance", "held", "available")) for each in held["accounts"]]
+    assert stand == [(0, 0, 0), (500, 104, 396)]
+    for payment, state in ((held, "prepared"), (paid, "posted")):
+        munich, vienna = payment["sides"]
+        assert (munich["node"], vienna["node"]) == ("munich.loop", "vienna.loop")
+        assert (munich["state"], vienna["state"]) == (state, state)
+        assert munich["id"] == vienna["id"]
+        assert {each["payer_amount"] for each in (munich, vienna)} == {92}
+    lines = [(each["line"], each["amount"], each["currency"]) for each in paid["lines"]]
+    assert lines == [
+        ("seller_receives", 36, "LC-MUC"),
+        ("seller_community_fund", 24, "LC-MUC"),
+        ("buyer_community_fund", 12, "LC-VIE"),
+        ("transport_cost", 8, "LC-MUC"),
+        ("residual", 24, "LC-MUC"),
+    ]
+    assert (paid["total"]["amount"], paid["total"]["currency"]) == (104, "LC-VIE")
+
+
+def check_books(settled: dict[str, Any]) -> None:
+    """Both cities' books sum to nothing, mirror each other, and agree by the commands that compare them."""
+    balances = [
+        {each["id"].partition("@")[0]: each["balance"] for each in book["accounts"] if each["currency"] != "EUR"}
+        for book in settled["books"]
+    ]
+    assert balances[0] == {
+        **dict.fromkeys(("node:bonus", "node:issuance"), 0),
+        "business:brewery": 36,
+        "node:community-fund": 24,
+        "node:transport": 8,
+        "node:clearing-residual": 24,
+        "node:clearing.vienna.loop": -92,
+    }
+    assert balances[1] == {
+        **dict.fromkeys(("node:bonus", "node:transport", "node:clearing-residual", "node:clearing.berlin.loop"), 0),
+        "business:dairy": 396,
+        "node:community-fund": 12,
+        "node:clearing.munich.loop": 92,
+        "node:issuance": -500,
+    }
+    assert [book["sums"] for book in settled["books"]] == [{"LC-MUC": 0, "EUR": 0}, {"LC-VIE": 0, "EUR": 0}]
+    assert settled["owed"] == {"munich.loop": -92, "vienna.loop": 92}
+    assert all(0 < check["invariants"] == check["holding"] for check in settled["checks"])
+    compared = settled["reconciliation"]
+    assert (compared["agrees"], compared["compared"], compared["in_flight"]) == (True, 1, 0)
 
 
 def check_rings(rings: list[dict[str, Any]]) -> None:
@@ -168,6 +228,7 @@ def test_kept_nodes_outlive_the_demo_until_they_are_stopped(tmp_path: Path) -> N
             assert len(pids) == 3
             assert all(map(is_there, pids.values()))
             check_plain_text(kept.stdout)
+            check_excerpts(kept.stdout)
             check_suggestions(kept.stdout, tmp_path)
 
             again = run_demo(tmp_path, "--keep")
@@ -197,8 +258,17 @@ def check_plain_text(output: str) -> None:
     steps, _, suggestions = output.partition("\nDone in ")
     assert max(len(line) for line in steps.splitlines() if not line.startswith("   $")) <= 100
     assert "demo --stop" in suggestions
-    for fact in ("104.00", "103.00", "50.00", "lowest_loop_cost", "declined"):
+    for fact in ("104.00", "103.00", "50.00", "lowest_loop_cost", "declined", "-92.00", "both agree"):
         assert fact in output
+
+
+def check_excerpts(output: str) -> None:
+    """What the README shows of it: the headings of the rings, whose times differ, and all of the books."""
+    rings, books = re.findall(r"^```text\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    headings = [line for line in rings.splitlines() if not line.startswith(" ")]
+    assert len(headings) == 3
+    assert all(line in output.splitlines() for line in headings)
+    assert books in output
 
 
 def check_suggestions(output: str, place: Path) -> None:

@@ -1,4 +1,4 @@
-"""A batch is registered and announced: first nearby, then in wider and wider rings (§9.3)."""
+"""Two batches are registered and announced: first nearby, then in wider and wider rings (§9.3)."""
 
 import asyncio
 import time
@@ -8,39 +8,39 @@ from typing import Final
 from rich.text import Text
 
 from loopd.demo.act import PATIENCE_S, Act, Facts, Play
-from loopd.demo.cast import LISTENERS, MATERIAL_ID, MUNICH, RINGS, City, spent_grain
+from loopd.demo.cast import LISTENERS, MATERIAL_ID, MUNICH, NEXT_MATERIAL_ID, RINGS, City, spent_grain
 from loopd.demo.page import Page
 from loopd.protocol.limits import FLOOD_TTL_MAX
 from loopd.protocol.timestamps import parse_timestamp
 
-SCOPES: Final = "material:write,offer:write,admin"
-
 
 async def _register(play: Play) -> Facts:
-    words = ("token", "create", str(play.munich.directory), "--scope", SCOPES)
-    play.token = (await play.nodes.command(play.munich, *words)).decode().strip()
     play.registered_at_ms = time.time_ns() // 1_000_000
-    document = spent_grain(play.registered_at_ms)
-    answer = await play.client.post(play.munich, "/api/v1/material", document, play.token, "application/ld+json")
-    record = answer.value
+
+    async def register(material_id: str) -> Facts:
+        document = spent_grain(play.registered_at_ms, material_id)
+        answer = await play.client.post(play.munich, "/api/v1/material", document, play.token, "application/ld+json")
+        kept = ("id", "status", "category", "quantity", "expires")
+        paid_to = answer.value["metadata"]["seller_account"]
+        return {"answer": answer.status, "seller_account": paid_to, **{key: answer.value[key] for key in kept}}
+
     return {
         "node": MUNICH.node_id,
         "request": f"POST {MUNICH.node_id}/api/v1/material",
-        "token_command": play.nodes.shown(*words),
-        "answer": answer.status,
-        **{key: record[key] for key in ("id", "status", "category", "quantity", "expires")},
+        # One after the other: the rings of the first are what is watched.
+        "materials": [await register(material_id) for material_id in (MATERIAL_ID, NEXT_MATERIAL_ID)],
     }
 
 
 def _show_registration(page: Page, facts: Facts) -> None:
-    page.command(facts["token_command"])
-    page.request(facts["request"], f"{facts['answer']} {facts['status']}")
-    quantity, expires = facts["quantity"], facts["expires"]
-    quantity_text, expires_text = f"{quantity['value']} {quantity['unit']}", f"{expires[:10]} {expires[11:16]} UTC"
-    page.table(
-        ("material", "category", ">quantity", "expires"),
-        [(facts["id"], facts["category"], quantity_text, expires_text)],
-    )
+    rows = []
+    for each in facts["materials"]:
+        page.request(facts["request"], f"{each['answer']} {each['status']}")
+        quantity, expires = each["quantity"], each["expires"]
+        quantity_text, expires_text = f"{quantity['value']} {quantity['unit']}", f"{expires[:10]} {expires[11:16]} UTC"
+        rows.append((each["id"], each["category"], quantity_text, expires_text))
+    page.table(("material", "category", ">quantity", "expires"), rows)
+    page.say(f"Each names who is paid: {facts['materials'][0]['seller_account']}. Watch the first.")
 
 
 async def _open_ring(number: int, play: Play) -> Facts:
@@ -117,7 +117,9 @@ def _show_ring(last_words: str, page: Page, facts: Facts) -> None:
     page.say(last_words)
 
 
-REGISTER: Final = Act("register", "Munich registers 500 kg of spent grain", _register, _show_registration)
+REGISTER: Final = Act(
+    "register", "Munich registers two batches of spent grain, 500 kg each", _register, _show_registration
+)
 INNER_RING: Final = Act(
     "inner-ring",
     "The announcement goes nearby first: a ring of 50 km",

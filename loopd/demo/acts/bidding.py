@@ -24,11 +24,12 @@ from loopd.demo.page import Page, amount, percent
 _PATH: Final = f"/api/v1/material/{MATERIAL_ID}"
 
 
-async def make_bid(play: Play, of: CityBid, material_id: str) -> Facts:
-    """A city bids for a batch of Munich's: the command, and what its node computed."""
+async def make_bid(play: Play, of: CityBid, material_id: str, buyer_account: str | None = None) -> Facts:
+    """A city bids for a batch of Munich's: the command, and what its node computed. The account is who pays."""
     node = play.nodes.of(of.city)
     wish = (material_id, str(of.base_price), "--distance-km", str(of.distance_km))
-    words = ("offer", "make", str(node.directory), *wish)
+    paying = () if buyer_account is None else ("--buyer-account", buyer_account)
+    words = ("offer", "make", str(node.directory), *wish, *paying)
     made = await play.nodes.json_command(node, *words)
     return {
         "from": made["from"],
@@ -48,7 +49,6 @@ async def _bid(play: Play) -> Facts:
         return {"export_signal": signal[MUNICH.node_id], "import_signal": signal[of.city.node_id], **made}
 
     cities = await asyncio.gather(*map(bid, CITY_BIDS))
-    play.first_bid = cities[0]
     path = f"{_PATH}/offers"
     answer = await play.client.post(play.munich, path, {"bidder": FARM, "base_price": FARM_PRICE}, play.token)
     local = {

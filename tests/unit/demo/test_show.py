@@ -11,6 +11,7 @@ from loopd.demo.act import Act
 from loopd.demo.acts.announcing import INNER_RING, MIDDLE_RING
 from loopd.demo.acts.bidding import RANK, SELECT
 from loopd.demo.acts.dealing import DELIVER, SELL
+from loopd.demo.acts.voting import VOTE
 from loopd.demo.failure import DemoFailed
 from loopd.demo.show import Show
 
@@ -147,6 +148,50 @@ def open_like_a_file() -> io.StringIO:
     return File()
 
 
+SIDES = [
+    {"node": "munich.loop", "currency": "LC-MUC", "payer_amount": Decimal(72), "payee_amount": Decimal(36)},
+    {"node": "vienna.loop", "currency": "LC-VIE", "payer_amount": Decimal(72), "payee_amount": Decimal(36)},
+]
+HELD = {
+    "sides": SIDES,
+    "accounts": [
+        {"id": "business:brewery@munich.loop", "currency": "LC-MUC", "balance": 0, "held": 0, "available": 0},
+        {
+            "id": "business:dairy@vienna.loop",
+            "currency": "LC-VIE",
+            "balance": 500,
+            "held": Decimal("104.00"),
+            "available": 396,
+        },
+    ],
+}
+PAID = {
+    "sides": SIDES,
+    "lines": [
+        {"meaning": "price − export", "to": "business:brewery@munich.loop", "amount": 36, "currency": "LC-MUC"},
+    ],
+    "total": {"from": "business:dairy@vienna.loop", "amount": 72, "currency": "LC-VIE"},
+}
+
+
+def test_a_vote_is_shown_with_what_it_makes_of_a_price() -> None:
+    def cost(export: int, loop_cost: int) -> dict[str, Any]:
+        return {"by": "vienna.loop", "base_price": 60, "breakdown": {"export": export}, "loop_cost": loop_cost}
+
+    results = {"total_eligible": 1_000, "total_voted": 50, "votes_for": 30, "votes_against": 20, "status": "passed"}
+    facts = {
+        "token_command": "loopd token create munich",
+        "requests": ["POST munich.loop/api/v1/signals/proposals"],
+        "results": results,
+        "signals": [Decimal("0.30"), Decimal("0.40")],
+        "costs": [cost(18, 98), cost(24, 104)],
+    }
+    _, _, request, outcome, _, before, after, _ = shown(io.StringIO(), VOTE, facts)
+    assert request == "POST munich.loop/api/v1/signals/proposals → taken"
+    assert outcome == "50 of 1,000 voted, 30 for, 20 against: passed."
+    assert (before, after) == ("before 30 % 60.00 18.00 98.00", "after 40 % 60.00 24.00 104.00")
+
+
 def test_both_sides_of_a_deal_stand_beside_each_other() -> None:
     standing = {"status": "pending", "version": 1}
     facts = {
@@ -154,14 +199,23 @@ def test_both_sides_of_a_deal_stand_beside_each_other() -> None:
         "buyer": "vienna.loop",
         "request": "POST munich.loop/api/v1/material/X/select",
         "answer": 200,
+        "command": "loopd offer make vienna X 60",
         "selected": "vienna.loop",
-        "loop_cost": Decimal(110),
+        "loop_cost": Decimal(104),
+        "payment": HELD,
         "parts": [{"entity": "transaction", "id": "TXN-1", "munich.loop": standing, "vienna.loop": standing}],
     }
-    _, _, chosen, columns, row, *_ = shown(io.StringIO(), SELL, facts)
-    assert chosen == "selected: vienna.loop, LoopCost 110.00"
-    assert columns == "part of the deal id at munich.loop at vienna.loop"
-    assert row == "transaction TXN-1 pending (version 1) pending (version 1)"
+    _, command, _, chosen, columns, row, _, *money = shown(io.StringIO(), SELL, facts)
+    assert command == "$ loopd offer make vienna X 60"
+    assert chosen == "selected: vienna.loop, LoopCost 104.00"
+    assert columns == "part id at munich.loop at vienna.loop"
+    assert row == "transaction TXN-1 pending (v1) pending (v1)"
+    assert money == [
+        "account balance held free currency",
+        "business:brewery@munich.loop 0.00 0.00 0.00 LC-MUC",
+        "business:dairy@vienna.loop 500.00 104.00 396.00 LC-VIE",
+        "vienna.loop holds the money, munich.loop is ready; nothing has moved yet.",
+    ]
 
 
 def test_a_delivery_is_shown_before_and_after_it_arrives() -> None:
@@ -177,11 +231,19 @@ def test_a_delivery_is_shown_before_and_after_it_arrives() -> None:
         "under_way": parts("in_transit"),
         "delivered": parts("completed"),
         "material": {"id": "X", "current_city": "Vienna"},
+        "payment": PAID,
     }
     lines = shown(io.StringIO(), DELIVER, facts)
     before, command, after = (
         next(number for number, line in enumerate(lines) if word in line)
-        for word in ("in_transit (version 2)", "$ loopd mirror ask", "completed (version 2)")
+        for word in ("in_transit (v2)", "$ loopd mirror ask", "completed (v2)")
     )
     assert before < command < after
-    assert lines[-1].endswith("they are now in Vienna.")
+    come = next(number for number, line in enumerate(lines) if line.endswith("they are now in Vienna."))
+    assert lines[come + 1 :] == [
+        "part account amount currency",
+        "price − export business:brewery@munich.loop 36.00 LC-MUC",
+        "LoopCost, paid by business:dairy@vienna.loop 72.00 LC-VIE",
+        "Both sides bear the export and the fund gets it once: so a residual is left.",
+        "72.00 LC-VIE crossed, and came in as 36.00 LC-MUC.",
+    ]
