@@ -86,6 +86,8 @@ SELLER_ACCOUNT: Final = "business:brewery@munich.loop"
 BUYER_ACCOUNT: Final = "business:dairy@vienna.loop"
 # What is issued to the buyer, and taken into its city's reserve for it.
 ISSUED_LC: Final = 500
+# What the bank calls the payment with which Vienna's city pays Munich's.
+PAYMENT_REFERENCE: Final = "SEPA 0042"
 # How much each city lets a peer owe it.
 CREDIT_LIMIT_LC: Final = 5000
 

@@ -9,6 +9,7 @@ from loopd.demo.act import Act, Facts, Play
 from loopd.demo.acts.announcing import INNER_RING, MIDDLE_RING, OUTER_RING, REGISTER
 from loopd.demo.acts.bidding import BID, RANK, SELECT, TELL
 from loopd.demo.acts.dealing import DELIVER, SELL
+from loopd.demo.acts.discharging import DISCHARGE
 from loopd.demo.acts.meeting import HANDSHAKE, START
 from loopd.demo.acts.settling import ACCOUNTS, BOOKS
 from loopd.demo.acts.voting import VOTE
@@ -30,6 +31,7 @@ ACTS: Final[tuple[Act, ...]] = (
     ACCOUNTS,
     SELL,
     DELIVER,
+    DISCHARGE,
     BOOKS,
 )
 

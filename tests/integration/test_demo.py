@@ -114,6 +114,7 @@ def test_the_flow_of_the_specification_comes_out(tmp_path: Path) -> None:
     assert [each["available"] for each in steps["tell"]["heard"]] == [False, False]
     check_deal(steps["sell"], steps["deliver"])
     check_payment(steps["accounts"], steps["sell"]["payment"], steps["deliver"]["payment"])
+    check_discharge(steps["discharge"])
     check_books(steps["books"])
     assert not any(is_there(node["pid"]) for node in steps["start"]["nodes"])
     assert list(tmp_path.iterdir()) == []
@@ -167,6 +168,16 @@ def check_payment(opened: dict[str, Any], held: dict[str, Any], paid: dict[str, 
     assert (paid["total"]["amount"], paid["total"]["currency"]) == (104, "LC-VIE")
 
 
+def check_discharge(discharged: dict[str, Any]) -> None:
+    """Both cities signed that Vienna owes 92, and its reserve paid them."""
+    run = discharged["run"]
+    assert (run["state"], run["payments"], set(run["signatures"])) == ("agreed", 1, {"munich.loop", "vienna.loop"})
+    assert [(each["debtor"], each["amount"]) for each in run["claims"]] == [("vienna.loop", 92)]
+    assert (discharged["discharge"]["state"], discharged["discharge"]["amount"]) == ("confirmed", 92)
+    stand = [[(each["owes"], each["reserve"]) for each in discharged[when]] for when in ("before", "after")]
+    assert stand == [[(-92, 0), (92, 500)], [(0, 92), (0, 408)]]
+
+
 def check_books(settled: dict[str, Any]) -> None:
     """Both cities' books sum to nothing, mirror each other, and agree by the commands that compare them."""
     balances = [
@@ -174,25 +185,25 @@ def check_books(settled: dict[str, Any]) -> None:
         for book in settled["books"]
     ]
     assert balances[0] == {
-        **dict.fromkeys(("node:bonus", "node:issuance"), 0),
+        **dict.fromkeys(("node:bonus", "node:clearing.vienna.loop"), 0),
         "business:brewery": 36,
         "node:community-fund": 24,
         "node:transport": 8,
         "node:clearing-residual": 24,
-        "node:clearing.vienna.loop": -92,
+        "node:issuance": -92,
     }
     assert balances[1] == {
         **dict.fromkeys(("node:bonus", "node:transport", "node:clearing-residual", "node:clearing.berlin.loop"), 0),
+        "node:clearing.munich.loop": 0,
         "business:dairy": 396,
         "node:community-fund": 12,
-        "node:clearing.munich.loop": 92,
-        "node:issuance": -500,
+        "node:issuance": -408,
     }
     assert [book["sums"] for book in settled["books"]] == [{"LC-MUC": 0, "EUR": 0}, {"LC-VIE": 0, "EUR": 0}]
-    assert settled["owed"] == {"munich.loop": -92, "vienna.loop": 92}
+    assert settled["owed"] == {"munich.loop": 0, "vienna.loop": 0}
     assert all(0 < check["invariants"] == check["holding"] for check in settled["checks"])
     compared = settled["reconciliation"]
-    assert (compared["agrees"], compared["compared"], compared["in_flight"]) == (True, 1, 0)
+    assert (compared["agrees"], compared["compared"], compared["in_flight"]) == (True, 2, 0)
 
 
 def check_rings(rings: list[dict[str, Any]]) -> None:

@@ -51,12 +51,12 @@ async def _open(play: Play) -> Facts:
 async def _opened(play: Play, city: City) -> Facts:
     """A city's account, and what stands behind its currency."""
     figures = await play.client.get(play.nodes.of(city), "/api/v1/loopcoin/issuance")
-    between = await _between(play, city)
+    standing = await between(play, city)
     return {
         "node": city.node_id,
         **await _account(play, city),
         **{name: figures[name] for name in ("supply", "reserve", "backed_by")},
-        **{name: between[name] for name in ("peer", "credit_limit")},
+        **{name: standing[name] for name in ("peer", "credit_limit")},
     }
 
 
@@ -67,7 +67,7 @@ async def _account(play: Play, city: City) -> Facts:
     return {name: shown[name] for name in ("id", "currency", "balance", "held", "available")}
 
 
-async def _between(play: Play, city: City) -> Facts:
+async def between(play: Play, city: City) -> Facts:
     """What is between a city and the other one, in its own books."""
     peer = next(side for side in SIDES if side is not city)
     path = f"/api/v1/loopcoin/clearing/{peer.node_id}"
@@ -114,7 +114,7 @@ async def _settlement(play: Play, state: str) -> list[Facts]:
         found = [
             {"node": city.node_id, "currency": city.currency_code, **settlement}
             for city in SIDES
-            for settlement in (await _between(play, city))["results"]
+            for settlement in (await between(play, city))["results"]
             if settlement.get("transaction") == play.deal["transaction"] and settlement["state"] == state
         ]
         return found if len(found) == len(SIDES) else None
@@ -174,8 +174,8 @@ async def read_books(play: Play) -> Facts:
     `owed` is what each says that it owes the other one; below zero what it is owed.
     """
     books = await asyncio.gather(*(_book(play, city) for city in SIDES))
-    between = await asyncio.gather(*(_between(play, city) for city in SIDES))
-    owed = {city.node_id: each["owes"] for city, each in zip(SIDES, between, strict=True)}
+    standings = await asyncio.gather(*(between(play, city) for city in SIDES))
+    owed = {city.node_id: each["owes"] for city, each in zip(SIDES, standings, strict=True)}
     return {"books": books, "owed": owed}
 
 
@@ -201,13 +201,13 @@ def _side_by_side(books: Sequence[Facts], places: Sequence[str]) -> list[list[Ce
     sides = (_by_place(here, there["node"]), _by_place(there, here["node"]))
     rows: list[list[Cell]] = []
     for place in places:
-        between = place == _CLEARING_PLACE
+        is_clearing = place == _CLEARING_PLACE
         for pair in zip_longest(*(accounts.get(place, ()) for accounts in sides)):
-            if between or any(account is not None and account["balance"] for account in pair):
+            if is_clearing or any(account is not None and account["balance"] for account in pair):
                 cells = [
                     _name_and_balance(account, book["currency"]) for account, book in zip(pair, books, strict=True)
                 ]
-                rows.append([Text(cell, style="yellow" if between else "") for cell in chain(*cells)])
+                rows.append([Text(cell, style="yellow" if is_clearing else "") for cell in chain(*cells)])
     return rows
 
 
@@ -253,10 +253,12 @@ def show_books(page: Page, facts: Facts) -> None:
     sums = [cell for book in books for cell in _bold("sum", amount(book["sums"][book["currency"]]))]
     rows = [*_side_by_side(books, _PLACES), sums, *_side_by_side(books, _BACKING_PLACES)]
     page.table([name for book in books for name in (f"{book['node']}'s books", f">{book['currency']}")], rows)
-    page.say("Issuance is minus what was issued; so each city's books sum to nothing.")
-    for node_id, owed in facts["owed"].items():
-        if owed > 0:
-            page.say(f"The clearing accounts mirror each other: {node_id} owes {amount(owed)}.")
+    page.say("Issuance is minus what circulates; so each city's books sum to nothing.")
+    page.say("The clearing accounts mirror each other: " + (_debt(facts["owed"]) or "nothing is owed any more."))
+
+
+def _debt(owed: Mapping[str, Decimal]) -> str | None:
+    return next((f"{node_id} owes {amount(each)}." for node_id, each in owed.items() if each > 0), None)
 
 
 def _name_and_balance(account: Facts | None, currency: str) -> tuple[str, str]:

@@ -85,7 +85,7 @@ def test_an_account_is_shown_with_what_stands_behind_its_currency() -> None:
 
 def test_accounts_of_two_cities_stand_beside_their_like() -> None:
     table = shown(settled())
-    assert table[: table.index("Issuance is minus what was issued; so each city's books sum to nothing.")] == [
+    assert table[: table.index("Issuance is minus what circulates; so each city's books sum to nothing.")] == [
         "munich.loop's books LC-MUC vienna.loop's books LC-VIE",
         "business:brewery 36.00 business:dairy 396.00",
         # Munich has no second holder, and Vienna no residual in these books.
