@@ -1,7 +1,6 @@
 """Two cities that sign runs and discharge them, in memory: over the books of `tests.clearing_nodes`."""
 
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Any
 
 from loopd.audit.service import AuditLog
@@ -18,6 +17,7 @@ from loopd.ledger.netting.rules import DischargeSide
 from loopd.protocol.documents import check_document
 from loopd.protocol.loopcost import LoopCost
 from tests.clearing_nodes import City, TableOutbox, sale
+from tests.ledger_simulation import Broken
 
 # §12.1: 60 + 24 + 12 + 8, of which 92.00 cross.
 COST = LoopCost(6000, 2400, 1200, 800)
@@ -151,6 +151,10 @@ class NettingPair:
         return discharge_id
 
 
-def minor(amount: str) -> int:
-    """Hundredths of an amount."""
-    return int(Decimal(amount) * 100)
+def breaks(what: Callable[[], Any]) -> bool:
+    """Do it; whether the write broke in its middle."""
+    try:
+        what()
+    except Broken:
+        return True
+    return False

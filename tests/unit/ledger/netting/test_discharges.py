@@ -17,8 +17,7 @@ from loopd.protocol.errors import Refusal
 from loopd.protocol.limits import DISCHARGES_DENIED_PER_DAY_MAX
 from loopd.protocol.loopcost import LoopCost
 from tests.clearing_nodes import ISSUED_MINOR
-from tests.ledger_simulation import Broken
-from tests.netting_support import DAY_MS, REFERENCE, NettingCity, NettingPair
+from tests.netting_support import DAY_MS, REFERENCE, NettingCity, NettingPair, breaks
 
 RESERVE = 2 * ISSUED_MINOR
 MUNICH, VIENNA = "munich.loop", "vienna.loop"
@@ -412,11 +411,7 @@ def _break_at(pair: NettingPair, step: str, statements: int) -> bool:
     discharge_id = "dddddddd-0000-4000-8000-000000000000"
 
     def broken(city: NettingCity, unit: Callable[[Any], Any]) -> bool:
-        try:
-            city.write(unit, statements)
-        except Broken:
-            return True
-        return False
+        return breaks(lambda: city.write(unit, statements))
 
     if step == "announce":
         broke = broken(pair.vienna, lambda tx: pair.vienna.netting.announce(tx, MUNICH, discharge_id, 1, REFERENCE))
@@ -437,8 +432,4 @@ def _break_at(pair: NettingPair, step: str, statements: int) -> bool:
 def _lost_or_taken(sender: NettingCity, receiver: NettingCity, statements: int) -> bool:
     [(number, _, body)] = sender.sent()
     sender.forget(number)
-    try:
-        receiver.take(sender.node_id, body, statements)
-    except Broken:
-        return True
-    return False
+    return breaks(lambda: receiver.take(sender.node_id, body, statements))

@@ -14,8 +14,7 @@ from loopd.ledger.orders import signed_bytes
 from loopd.protocol.documents import dump_json
 from loopd.protocol.errors import Refusal
 from loopd.protocol.json_text import read_json
-from tests.ledger_simulation import Broken
-from tests.netting_support import KEYS, NettingCity, NettingPair
+from tests.netting_support import KEYS, NettingCity, NettingPair, breaks
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -349,20 +348,12 @@ def _break_at(pair: NettingPair, where: str, statements: int) -> bool:
     """Whether a step broke after so many statements."""
     if where == "propose":
         [due] = pair.munich.netting.due(pair.munich.source, pair.munich.clock.now_ms())
-        return _breaks(lambda: pair.munich.write(due.do, statements))
+        return breaks(lambda: pair.munich.write(due.do, statements))
     pair.munich.tick()
     if where == "agree":
         pair.pass_on_from(pair.munich, pair.vienna)
     sender, receiver = (pair.munich, pair.vienna) if where == "sign" else (pair.vienna, pair.munich)
     [(number, _, body)] = sender.sent()
-    broke = _breaks(lambda: receiver.take(sender.node_id, body, statements))
+    broke = breaks(lambda: receiver.take(sender.node_id, body, statements))
     sender.forget(number)
     return broke
-
-
-def _breaks(what: Callable[[], Any]) -> bool:
-    try:
-        what()
-    except Broken:
-        return True
-    return False
