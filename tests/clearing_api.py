@@ -21,7 +21,7 @@ from loopd.api.tokens import TokenStore
 from loopd.audit.service import AuditLog
 from loopd.database import Tx
 from loopd.events.service import EventLog
-from loopd.ledger.clearing.messages import SETTLEMENT_PATH
+from loopd.ledger.clearing.messages import SETTLEMENT_PATH, settlement_id
 from loopd.ledger.clearing.ports import Consent
 from loopd.ledger.clearing.reconciling import Reconciling
 from loopd.ledger.clearing.room import ClearingRoom
@@ -127,13 +127,20 @@ async def client_of(directory: Path, **settings: Any) -> AsyncIterator[Client]:
             await app.close(1.0)
 
 
+def transaction(number: int) -> str:
+    """The transaction of a settlement that Vienna asks for."""
+    return f"TXN-2026-01-15-{number:03d}"
+
+
 def message(entity: str, number: int = 1, **fields: Any) -> dict[str, Any]:
+    asked = {"transaction": transaction(number)} if entity in ("Request", "Inquiry") else {}
     return {
         "@context": CONTEXT,
         "@type": f"Settlement{entity}",
         "payer": "munich.loop",
         "payee": "vienna.loop",
-        "id": f"00000000-0000-4000-8000-{number:012x}",
+        "id": settlement_id("vienna.loop", transaction(number)),
+        **asked,
         **fields,
     }
 
@@ -141,7 +148,6 @@ def message(entity: str, number: int = 1, **fields: Any) -> dict[str, Any]:
 def request(number: int = 1, **changes: Any) -> dict[str, Any]:
     names = ("seller_receives", "seller_community_fund", "buyer_community_fund", "transport_cost", "residual")
     fields = {
-        "transaction": f"TXN-2026-01-15-{number:03d}",
         "material": SUBJECT,
         "buyer_account": MARIA,
         "seller_account": "business:bakery@vienna.loop",

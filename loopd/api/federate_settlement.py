@@ -93,6 +93,7 @@ class FederateSettlementRoutes:
                         *DOCUMENT_REFUSALS,
                         "origin_mismatch",
                         "not_counterpart",
+                        "bad_id",
                         "bad_amount",
                         "not_a_run",
                         "not_proposer",

@@ -9,6 +9,7 @@ from loopd.ledger.arithmetic import Line, payer_amount
 from loopd.ledger.clearing.rules import Ask, Decision
 from loopd.ledger.dates import day_text, parse_day
 from loopd.ledger.lots import Part
+from loopd.ledger.orders import own_id
 from loopd.protocol.money import amount_json, parse_amount
 from loopd.protocol.subjects import SubjectKind
 
@@ -75,6 +76,11 @@ class Prepare:
     exchange_rate: Decimal
     lines: Sequence[Crossing]
     issue_days: Sequence[Part]
+
+
+def settlement_id(payee: str, transaction_id: str) -> str:
+    """What the settlement of a transaction of the payee's is called: a name that no other city can take."""
+    return own_id("settlement", payee, transaction_id)
 
 
 def crossings(lines: Mapping[Line, int], payer_rate: Decimal, payee_rate: Decimal) -> list[Crossing]:
@@ -202,10 +208,12 @@ def acknowledgement_json(name: Name, decision: Decision, context_url: str) -> di
     return {**_head(ACKNOWLEDGEMENT_TYPE, name, context_url), "decision": decision.value}
 
 
-def inquiry_json(name: Name, ask: Ask | None, reason: str | None, context_url: str) -> dict[str, Any]:
+def inquiry_json(
+    name: Name, transaction_id: str, ask: Ask | None, reason: str | None, context_url: str
+) -> dict[str, Any]:
     """What the payee's node asks."""
     asks = {} if ask is None else {"asks": ask.value}
-    return {**_head(INQUIRY_TYPE, name, context_url), **asks, **_given(reason)}
+    return {**_head(INQUIRY_TYPE, name, context_url), "transaction": transaction_id, **asks, **_given(reason)}
 
 
 def _head(entity: str, name: Name, context_url: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from loopd.ledger.clearing.messages import (
     read_prepare,
     read_request,
     request_json,
+    settlement_id,
 )
 from loopd.ledger.clearing.ports import Sales
 from loopd.ledger.clearing.postings import Postings
@@ -33,7 +34,6 @@ from loopd.ledger.clearing.tables import Clearance, Opening, Side
 from loopd.ledger.clearing.telling import Telling
 from loopd.ledger.dates import day_of
 from loopd.ledger.movements import Phase
-from loopd.ledger.orders import own_id
 from loopd.ledger.service import Ledger
 from loopd.protocol.documents import Document
 from loopd.protocol.json_text import dump_json, read_json
@@ -75,7 +75,7 @@ class PayeeSide:
             return "bad_breakdown"
         lines = distribute(cost.base_minor, cost.export_minor, cost.import_minor, cost.distance_minor).lines
         home = self._ledger.node.node_id
-        name = Name(transaction.buyer, home, own_id("settlement", home, transaction.transaction_id))
+        name = Name(transaction.buyer, home, settlement_id(home, transaction.transaction_id))
         request = Request(
             name,
             transaction.transaction_id,
@@ -129,14 +129,14 @@ class PayeeSide:
         self._step(tx, self._require(tx, name), PayeeEvent.PREPARE)
 
     def decided(self, tx: Tx, name: Name, document: Document) -> None:
-        """The payer's node has decided."""
+        """The payer's node has decided. That what was never asked for is void changes nothing here."""
         decision = Decision(document.value["decision"])
         known = tables.find(tx, name.payer, name.id)
         if known is None:
             if decision is Decision.POST:
                 raise Misstep("unknown_settlement")
-            opening = Opening(name, Side.PAYEE, PayeeState.VOIDED, None, "unknown", None, None, None, 0, 0)
-            known = tables.insert(tx, opening, self._clock.now_ms())
+            self._telling.acknowledge_unknown(tx, name)
+            return
         self._step(tx, known, PayeeEvent(f"decided_{decision.value}"), document.value.get("reason"))
 
     def not_taken(self, tx: Tx, clearance: Clearance, reason: str) -> None:

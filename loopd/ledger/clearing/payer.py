@@ -5,7 +5,7 @@ from typing import Final
 from loopd.clock import Clock
 from loopd.database.writer import Tx
 from loopd.ledger.clearing import tables
-from loopd.ledger.clearing.messages import Name, Request, prepare_json, read_request
+from loopd.ledger.clearing.messages import Name, Request, prepare_json, read_request, settlement_id
 from loopd.ledger.clearing.ports import Bids
 from loopd.ledger.clearing.postings import Postings
 from loopd.ledger.clearing.rules import (
@@ -53,20 +53,19 @@ class PayerSide:
     def requested(self, tx: Tx, name: Name, document: Document) -> None:
         """A bid of this city was selected: hold the money, or say why not.
 
-        Conflict (409) `other_content`; Invalid (400) `bad_amount`.
+        Conflict (409) `other_content`; Invalid (400) `bad_id`, `bad_amount`, `not_counterpart`.
         """
-        known = tables.find(tx, name.payer, name.id)
+        known = self._find(tx, name)
         if known is not None:
             if known.request is not None and known.request != document.received:
                 raise Conflict("other_content", "This settlement was asked for with other content.")
             self._step(tx, known, PayerEvent.ASKED)
             return
+        _check_id(name, document)
         try:
             request = read_request(document.value)
         except ValueError:
             raise Invalid("bad_amount", "An amount has at most two decimals.", {"pointer": "/lines"}) from None
-        if tables.find_of_transaction(tx, name.payee, request.transaction_id) is not None:
-            raise Conflict("other_content", "The transaction is settled under another id.")
         self._open(tx, request, document.received)
 
     def answered(self, tx: Tx, name: Name, document: Document) -> None:
@@ -75,11 +74,12 @@ class PayerSide:
         self._step(tx, self._require(tx, name), event, document.value.get("reason"))
 
     def inquired(self, tx: Tx, name: Name, document: Document) -> None:
-        """The payee's node asks. What this one never heard of is void from now on."""
-        known = tables.find(tx, name.payer, name.id)
+        """The payee's node asks. What this one never heard of is void from now on. Invalid (400) `bad_id`."""
+        known = self._find(tx, name)
         if known is None:
-            opened = payer_opens(held=False)
-            opening = Opening(name, Side.PAYER, opened.payer.state, None, "unknown", None, None, None, 0, 0)
+            _check_id(name, document)
+            opened, transaction_id = payer_opens(held=False), document.value["transaction"]
+            opening = Opening(name, Side.PAYER, opened.payer.state, transaction_id, "unknown", None, None, None, 0, 0)
             self._keep(tx, opening, opened.say)
             return
         asks = document.value.get("asks")
@@ -144,8 +144,14 @@ class PayerSide:
             return None, "above_bid"
         return consent.bid, None
 
-    def _require(self, tx: Tx, name: Name) -> Clearance:
+    def _find(self, tx: Tx, name: Name) -> Clearance | None:
         known = tables.find(tx, name.payer, name.id)
+        if known is not None and known.name != name:
+            raise Invalid("not_counterpart", "A settlement is told of by its two sides alone.", {"settlement": name.id})
+        return known
+
+    def _require(self, tx: Tx, name: Name) -> Clearance:
+        known = self._find(tx, name)
         if known is None:
             raise Misstep("unknown_settlement")
         return known
@@ -162,6 +168,12 @@ class PayerSide:
         waits = clearance.payer.state is PayerState.HELD
         decided = payer_decision(clearance.payer) is not None and not clearance.acknowledged
         self._telling.say(tx, clearance, step.say, expects=waits or decided)
+
+
+def _check_id(name: Name, document: Document) -> None:
+    """Only the payee's own transactions give names, so that nobody takes one that another city will need."""
+    if name.id != settlement_id(name.payee, document.value["transaction"]):
+        raise Invalid("bad_id", "A settlement's id follows from its payee and the transaction.", {"pointer": "/id"})
 
 
 def _event_of(clearance: Clearance) -> str:

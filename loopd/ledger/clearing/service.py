@@ -53,10 +53,10 @@ class Clearing:
     def receive(self, tx: Tx, caller_node_id: str, document: Document) -> None:
         """Take a message of another node about a settlement. A repeat is answered as the first was.
 
-        NotFound (404) `no_ledger`; Invalid (400) `origin_mismatch`, `not_counterpart`, `bad_amount`; Forbidden (403)
-        `not_settling` for a node without a clearing account; Conflict (409) `other_content`, and what an honest node
-        never says: `not_decided`, `other_decision`, `already_prepared`, `not_prepared`, `unknown_settlement`. Nothing
-        has moved then.
+        NotFound (404) `no_ledger`; Invalid (400) `origin_mismatch`, `not_counterpart`, `bad_id`, `bad_amount`;
+        Forbidden (403) `not_settling` for a node without a clearing account; Conflict (409) `other_content`, and what
+        an honest node never says: `not_decided`, `other_decision`, `already_prepared`, `not_prepared`,
+        `unknown_settlement`. Nothing has moved then.
         """
         self._ledger.require_enabled()
         name = read_name(document.value)

@@ -9,19 +9,22 @@ from loopd.events.service import EventKind
 from loopd.ledger.clearing import tables
 from loopd.ledger.clearing.messages import (
     SETTLEMENT_PATH,
+    Name,
     acknowledgement_json,
     answer_json,
     decision_json,
     inquiry_json,
 )
 from loopd.ledger.clearing.ports import Outbox
-from loopd.ledger.clearing.rules import Say, payee_decision, payer_decision
+from loopd.ledger.clearing.rules import Decision, Say, payee_decision, payer_decision
 from loopd.ledger.clearing.tables import Clearance, Side
 from loopd.ledger.ports import Events, HomeNode
 from loopd.protocol.json_text import JSON, dump_json
 
 _REMIND_FIRST_MS: Final = 30_000
 _REMIND_MAX_MS: Final = 3_600_000
+# What becomes of such a message is of no interest.
+_UNKNOWN: Final = "settlement-unknown"
 
 
 def reminder_delay_ms(reminders: int) -> int:
@@ -49,6 +52,12 @@ class Telling:
             self._outbox.enqueue(tx, clearance.peer, SETTLEMENT_PATH, body, now_ms + delay_ms, reference)
         tables.remind_at(tx, clearance.number, now_ms + delay_ms if expects else None, clearance.reminders + 1)
 
+    def acknowledge_unknown(self, tx: Tx, name: Name) -> None:
+        """Let a payer's node be done with what is void there and was never known here."""
+        body = dump_json(acknowledgement_json(name, Decision.VOID, self._node.context_url))
+        expires_at_ms = self._clock.now_ms() + _REMIND_FIRST_MS
+        self._outbox.enqueue(tx, name.payer, SETTLEMENT_PATH, body, expires_at_ms, _UNKNOWN)
+
     def record(self, tx: Tx, clearance: Clearance, event: str) -> None:
         """The audit entry and the event of a change: they name no account."""
         told: dict[str, JSON] = {"event": f"clearing_{event}", "peer": clearance.peer, "side": clearance.side.value}
@@ -67,8 +76,8 @@ class Telling:
         name, reason, url = clearance.name, clearance.reason, self._node.context_url
         if say in (Say.PREPARED, Say.REFUSED):
             return answer_json(name, say.value, reason if say is Say.REFUSED else None, url)
-        if say is Say.INQUIRY:
-            return inquiry_json(name, clearance.payee.ask, reason, url)
+        if say is Say.INQUIRY and clearance.transaction_id is not None:
+            return inquiry_json(name, clearance.transaction_id, clearance.payee.ask, reason, url)
         of_payer = clearance.side is Side.PAYER
         decision = payer_decision(clearance.payer) if of_payer else payee_decision(clearance.payee)
         if decision is None:

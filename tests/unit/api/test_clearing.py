@@ -7,7 +7,7 @@ import pytest
 
 from loopd.ledger.clearing.messages import SETTLEMENT_PATH
 from loopd.protocol.documents import dump_json
-from tests.clearing_api import CLEARING, client_of, message, request
+from tests.clearing_api import CLEARING, client_of, message, request, transaction
 from tests.ledger_support import MARIA
 
 
@@ -62,7 +62,7 @@ async def test_what_another_node_may_not_say_is_refused(tmp_path: Path) -> None:
             (request(2, lines=finer), "vienna.loop", 400, "bad_amount"),
             (request(2, lines={**request()["lines"], "residual": -1}), "vienna.loop", 400, "schema"),
             (request(lines=other_lines), "vienna.loop", 409, "other_content"),
-            (request(2, transaction="TXN-2026-01-15-001"), "vienna.loop", 409, "other_content"),
+            (request(2, transaction=transaction(1)), "vienna.loop", 400, "bad_id"),
             (message("Acknowledgement", decision="post"), "vienna.loop", 409, "not_decided"),
             (message("Answer", 7, answer="prepared"), "vienna.loop", 409, "unknown_settlement"),
             ({**request(2), "note": "more"}, "vienna.loop", 400, "schema"),

@@ -9,7 +9,7 @@ import pytest
 
 from loopd.ledger.accounts import Fund
 from loopd.ledger.clearing import tables
-from loopd.ledger.clearing.messages import MESSAGE_TYPES, converted_days
+from loopd.ledger.clearing.messages import MESSAGE_TYPES, converted_days, settlement_id
 from loopd.ledger.clearing.rules import Decision
 from loopd.ledger.dates import day_of
 from loopd.ledger.lots import Part
@@ -226,8 +226,9 @@ def test_a_payee_that_never_answers_does_not_keep_the_money(pair: Pair) -> None:
 
 def test_what_nobody_here_heard_of_is_void_for_good(pair: Pair) -> None:
     told = prepared(pair)
-    inquiry = {**told[0], "@type": "SettlementInquiry", "id": "00000000-0000-4000-8000-00000000000a"}
-    inquiry = {key: inquiry[key] for key in ("@context", "@type", "payer", "payee", "id")}
+    unknown = "TXN-2026-09-21-009"
+    inquiry = {key: told[0][key] for key in ("@context", "payer", "payee")}
+    inquiry |= {"@type": "SettlementInquiry", "id": settlement_id("munich.loop", unknown), "transaction": unknown}
     for _ in range(2):
         pair.tell(pair.munich, pair.vienna, dump_json(inquiry))
     decisions = [json.loads(body) for _, _, body in pair.vienna.sent()]
@@ -265,7 +266,7 @@ def test_missteps_are_refused_and_change_nothing(pair: Pair) -> None:
     assert pair.refusal(vienna, vienna, request).reason == "origin_mismatch"
     other = {**request, "lines": {**request["lines"], "residual": 25}}
     assert pair.refusal(munich, vienna, other).reason == "other_content"
-    assert pair.refusal(munich, vienna, {**other, "id": prepare["id"].replace("-5", "-4")}).reason == "other_content"
+    assert pair.refusal(munich, vienna, {**other, "id": prepare["id"].replace("-5", "-4")}).reason == "bad_id"
     unknown = {**acknowledged, "id": "00000000-0000-4000-8000-00000000000a"}
     assert pair.refusal(munich, vienna, unknown).reason == "unknown_settlement"
     decision = {**unknown, "@type": "SettlementDecision"}

@@ -1,0 +1,146 @@
+"""What a city with a clearing account may try on settlements that are not its own: nothing comes of it."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid5
+
+import pytest
+
+from loopd.ledger.clearing import tables
+from loopd.ledger.clearing.messages import MESSAGE_TYPES, settlement_id
+from loopd.protocol.documents import check_document, dump_json
+from loopd.protocol.errors import Refusal
+from loopd.protocol.loopcost import LoopCost
+from loopd.protocol.transactions import Transaction
+from tests.clearing_nodes import CONTEXT, City, sale
+
+COST = LoopCost(6000, 2400, 1200, 800)
+MUNICH, VIENNA, LINZ = "munich.loop", "vienna.loop", "linz.loop"
+
+
+@dataclass
+class Three:
+    """Munich and Linz sell to Vienna, which pays both."""
+
+    munich: City
+    vienna: City
+    linz: City
+
+    def of(self, node_id: str) -> City:
+        return {city.node_id: city for city in (self.munich, self.vienna, self.linz)}[node_id]
+
+    def tell(self, sender: str, receiver: City, message: dict[str, Any] | bytes) -> None:
+        document = check_document(message if isinstance(message, bytes) else dump_json(message), MESSAGE_TYPES)
+        receiver.write(lambda tx: receiver.clearing.receive(tx, sender, document))
+
+    def pass_on(self) -> None:
+        """Deliver all that is sent, until nothing more is."""
+        while any(city.sent() for city in (self.munich, self.vienna, self.linz)):
+            for city in (self.munich, self.vienna, self.linz):
+                for number, target, body in city.sent():
+                    self.tell(city.node_id, self.of(target), body)
+                    city.forget(number)
+
+    def prepared(self, number: int, seller: City) -> Transaction:
+        """A sale to Vienna for which both sides have prepared."""
+        sold = sale(number, seller, self.vienna, COST)
+        assert seller.write(lambda tx: seller.payments.hold(tx, sold)) is None
+        self.pass_on()
+        assert self.state(sold) == "prepared"
+        return sold
+
+    def state(self, sold: Transaction) -> str | None:
+        """How a sale stands at Vienna."""
+        known = tables.find_of_transaction(self.vienna.source, sold.seller, sold.transaction_id)
+        return None if known is None else known.state
+
+    def refusal(self, sender: str, receiver: City, message: dict[str, Any]) -> str:
+        """Why a message is refused; the receiver is as it was then."""
+        before = receiver.dump()
+        with pytest.raises(Refusal) as raised:
+            self.tell(sender, receiver, message)
+        assert receiver.dump() == before
+        return raised.value.reason
+
+
+@pytest.fixture
+def three() -> Iterator[Three]:
+    names = (MUNICH, VIENNA, LINZ)
+    made = Three(*(City(name, [peer for peer in names if peer != name]) for name in names))
+    yield made
+    for city in (made.munich, made.vienna, made.linz):
+        city.close()
+
+
+def message(entity: str, payee: str, transaction_id: str, **fields: Any) -> dict[str, Any]:
+    """What a payee's node tells Vienna."""
+    return {
+        "@context": CONTEXT,
+        "@type": f"Settlement{entity}",
+        "payer": VIENNA,
+        "payee": payee,
+        "id": settlement_id(payee, transaction_id),
+        **fields,
+    }
+
+
+def test_a_settlements_id_is_as_the_protocol_notes_tell() -> None:
+    namespace = UUID("6c6f6f70-6c63-5064-8000-6c6564676572")
+    assert settlement_id(MUNICH, "TXN-2026-09-21-001") == str(
+        uuid5(namespace, f"settlement\n{MUNICH}\nTXN-2026-09-21-001")
+    )
+    notes = (Path(__file__).resolve().parents[3] / "docs" / "protocol-notes.md").read_text(encoding="utf-8")
+    assert str(namespace) in notes
+
+
+@pytest.mark.parametrize(
+    ("entity", "fields"),
+    [
+        ("Inquiry", {"asks": "post"}),
+        ("Inquiry", {"asks": "void"}),
+        ("Inquiry", {"asks": "freeze"}),
+        ("Inquiry", {}),
+        ("Answer", {"answer": "refused"}),
+        ("Answer", {"answer": "prepared"}),
+        ("Acknowledgement", {"decision": "post"}),
+    ],
+)
+def test_a_settlement_is_moved_by_its_own_other_side_alone(three: Three, entity: str, fields: dict[str, str]) -> None:
+    sold = three.prepared(1, three.munich)
+    told = {**message(entity, MUNICH, sold.transaction_id, **fields), "payee": LINZ}
+    if entity == "Inquiry":
+        told["transaction"] = sold.transaction_id
+    assert three.refusal(LINZ, three.vienna, told) in ("not_counterpart", "bad_id")
+    assert three.state(sold) == "prepared"
+
+
+def test_nobody_takes_the_name_of_anothers_settlement_before_it_comes(three: Three) -> None:
+    taken = settlement_id(MUNICH, "TXN-2026-09-21-001")
+    inquiry = message("Inquiry", LINZ, "TXN-2026-09-21-001", transaction="TXN-2026-09-21-001")
+    assert three.refusal(LINZ, three.vienna, {**inquiry, "id": taken}) == "bad_id"
+    own = sale(7, three.linz, three.vienna, COST)
+    three.linz.write(lambda tx: three.linz.payments.hold(tx, own))
+    [(_, _, body)] = three.linz.sent()
+    assert three.refusal(LINZ, three.vienna, {**json.loads(body), "id": taken}) == "bad_id"
+    three.pass_on()
+    three.prepared(1, three.munich)
+
+
+def test_a_city_that_decides_on_what_will_be_sold_keeps_nothing_from_being_sold(three: Three) -> None:
+    """What it says it voids, before anybody asked: the seller's node does not keep it, and acknowledges it."""
+    before = three.munich.dump()
+    told = message("Decision", MUNICH, "TXN-2026-09-21-001", decision="void")
+    three.tell(VIENNA, three.munich, told)
+    [(number, target, body)] = three.munich.sent()
+    assert (target, json.loads(body)["@type"], json.loads(body)["decision"]) == (
+        VIENNA,
+        "SettlementAcknowledgement",
+        "void",
+    )
+    three.munich.forget(number)
+    assert three.munich.dump() == before
+    assert three.refusal(VIENNA, three.munich, {**told, "decision": "post"}) == "unknown_settlement"
+    three.prepared(1, three.munich)
