@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import Any, Final
-from uuid import UUID
 
 from loopd.api.answers import Answer, json_answer
 from loopd.api.idempotency import Write
@@ -14,7 +13,7 @@ from loopd.crypto.keys import PublicKey
 from loopd.database import Database, Tx
 from loopd.ledger import accounts, tables, views
 from loopd.ledger.issuance import Issuance, Issue
-from loopd.ledger.orders import read_amount
+from loopd.ledger.orders import read_amount, read_id
 from loopd.ledger.refusals import Fault, refused
 from loopd.ledger.service import Done, Ledger
 from loopd.protocol.errors import Invalid
@@ -54,8 +53,8 @@ _ISSUE: Final = RequestForm(
 )
 _LINE: Final[Mapping[str, Any]] = {"type": "object", "required": ["id", "currency", "balance"]}
 _ISSUE_FAULTS: Final = (
-    *(Fault.BAD_AMOUNT, Fault.OTHER_CONTENT, Fault.RESERVED_ACCOUNT, Fault.UNKNOWN_ACCOUNT, Fault.NO_RATE),
-    *(Fault.OVER_CAP, Fault.UNDER_RESERVE, Fault.INSUFFICIENT_RESERVE),
+    *(Fault.BAD_AMOUNT, Fault.RESERVED_ID, Fault.OTHER_CONTENT, Fault.RESERVED_ACCOUNT, Fault.UNKNOWN_ACCOUNT),
+    *(Fault.NO_RATE, Fault.OVER_CAP, Fault.UNDER_RESERVE, Fault.INSUFFICIENT_RESERVE),
 )
 
 
@@ -129,7 +128,7 @@ class LedgerAdminRoutes:
 
     async def issue(self, request: Request) -> Answer:
         value = _ISSUE.read(request.body)
-        transfer_id, kind = str(UUID(value["id"])), value.get("kind", "issue")
+        transfer_id, kind = read_id(value["id"]), value.get("kind", "issue")
         backing_minor = read_amount(value["backing"], "/backing") if "backing" in value else 0
         if kind == "issue":
             payee, amount = value.get("to"), value.get("amount")

@@ -45,8 +45,15 @@ _RESULTS: Final[Mapping[str, Any]] = {
     "properties": {"results": _LINKED["properties"]["transfers"]},
 }
 _ORDER_FAULTS: Final = (
-    *(Fault.BAD_AMOUNT, Fault.NOT_CANONICAL, Fault.WRONG_CURRENCY, Fault.SAME_ACCOUNT, Fault.BAD_SIGNATURE),
-    *(Fault.NOT_AUTHORISED, Fault.OTHER_CONTENT, Fault.BAD_TIME, Fault.RESERVED_ACCOUNT, Fault.OTHER_NODE),
+    *(Fault.BAD_AMOUNT, Fault.NOT_CANONICAL, Fault.RESERVED_ID, Fault.WRONG_CURRENCY, Fault.SAME_ACCOUNT),
+    *(
+        Fault.BAD_SIGNATURE,
+        Fault.NOT_AUTHORISED,
+        Fault.OTHER_CONTENT,
+        Fault.BAD_TIME,
+        Fault.RESERVED_ACCOUNT,
+        Fault.OTHER_NODE,
+    ),
     *(Fault.UNKNOWN_ACCOUNT, Fault.NO_RATE, Fault.INSUFFICIENT_FUNDS, Fault.INSUFFICIENT_RESERVE),
 )
 _END_FAULTS: Final = (

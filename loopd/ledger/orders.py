@@ -17,6 +17,7 @@ from loopd.protocol.timestamps import parse_timestamp
 
 # Ids of what the ledger does by itself follow from what it is done for: doing it twice is seen.
 _OWN_IDS: Final = UUID("6c6f6f70-6c63-5064-8000-6c6564676572")
+_OWN_VERSION: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +42,35 @@ class Order:
 
 
 def read_order(document: Document) -> Order:
-    """The order of a LoopCoinTransfer that fits its schema. Refusal `bad_amount`, `bad_time`, `not_canonical`."""
+    """The order of a LoopCoinTransfer that fits its schema.
+
+    Refusal `bad_amount`, `not_canonical`, `reserved_id`, `bad_time`.
+    """
     value = document.value
+    amount_minor, signed, order_id = read_amount(value["amount"]), signed_bytes(value), read_id(value["id"])
     return Order(
-        id=str(UUID(value["id"])),
+        id=order_id,
         payer=value["from"],
         payee=value["to"],
-        amount_minor=read_amount(value["amount"]),
+        amount_minor=amount_minor,
         currency=value["currency"],
         stated_at_ms=_moment(value, "timestamp"),
         hold_until_ms=_moment(value, "hold_until") if "hold_until" in value else None,
         signature=value.get("signature"),
-        signed=signed_bytes(value),
+        signed=signed,
         received=document.received,
     )
+
+
+def read_id(text: str) -> str:
+    """A caller's id in small letters, from a UUID's text. Refusal `reserved_id` for one that only the ledger gives.
+
+    What the ledger will do by itself can be foreseen: who took the id of it beforehand would keep it from being done.
+    """
+    given = UUID(text)
+    if given.version == _OWN_VERSION:
+        raise refused(Fault.RESERVED_ID, {"pointer": "/id"})
+    return str(given)
 
 
 def read_amount(value: Any, pointer: str = "/amount") -> int:
