@@ -185,13 +185,21 @@ class Ledger:
 
     def charge_due(self, tx: Tx, limit: int = DUE_ACCOUNTS_AT_ONCE) -> int:
         """Do what is due on so many accounts; gives how many there were."""
-        at_ms = self.now(tx)
-        found = lot_tables.due_accounts(tx, at_ms, limit)
-        for number in found:
-            self.books.charge_due(tx, self.history, tables.account_by_number(tx, number), at_ms)
-        if found:
-            self._audit.append(tx, AuditKind.SETTLEMENT, "ledger", {"event": "due_charged", "accounts": len(found)})
+        found = lot_tables.due_accounts(tx, self.now(tx), limit)
+        self.charge_accounts(tx, found)
         return len(found)
+
+    def due_accounts(self, source: RowSource) -> list[int]:
+        """Accounts on which something is due, by number, those that waited longest first; some of them."""
+        return lot_tables.due_accounts(source, self._clock.now_ms(), DUE_ACCOUNTS_AT_ONCE)
+
+    def charge_accounts(self, tx: Tx, numbers: Sequence[int]) -> None:
+        """Do what is due on accounts."""
+        at_ms = self.now(tx)
+        for number in numbers:
+            self.books.charge_due(tx, self.history, tables.account_by_number(tx, number), at_ms)
+        if numbers:
+            self._audit.append(tx, AuditKind.SETTLEMENT, "ledger", {"event": "due_charged", "accounts": len(numbers)})
 
     def charge_account(self, tx: Tx, account: Account) -> Account:
         """Do what is due on one account; gives it as it stands then."""

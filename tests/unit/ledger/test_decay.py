@@ -233,3 +233,23 @@ async def test_the_timer_charges_what_is_due(tmp_path: Path) -> None:
         assert (node.balance(MARIA), node.balance(FUND)) == (lc(95), lc(5))
         timer.start()
         await timer.stop()
+
+
+async def test_an_account_that_cannot_be_charged_holds_up_nobody_else(tmp_path: Path) -> None:
+    async with ledger_node(tmp_path) as node:
+        await node.issue(MARIA, 100)
+        node.clock.advance(1)
+        await node.issue(ANNA, 100)
+        number = node.ledger.require(node.database.points, MARIA).number
+        broken = (
+            f"CREATE TRIGGER broken BEFORE INSERT ON ledger_entry WHEN NEW.account = {number} "
+            "BEGIN SELECT raise(ABORT, 'broken'); END"
+        )
+        await node.write(lambda tx: tx.execute(broken))
+        node.clock.advance(212 * DAY_MS)
+        timer = DueTime(node.ledger, node.database, node.clock)
+        await timer.step()
+        assert (node.balance(MARIA), node.balance(ANNA)) == (lc(100), lc(95))
+        await node.write(lambda tx: tx.execute("DROP TRIGGER broken"))
+        await timer.step()
+        assert node.balance(MARIA) == lc(95)
