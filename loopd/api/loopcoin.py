@@ -87,7 +87,7 @@ class LoopCoinRoutes:
                 noun=_NOUN,
                 summary="What was posted on an account, the last written first",
                 description="Decay is dated at the moment it came due, however late it was written. In public views "
-                "the counterpart is shown where it is the node's own account, and is null otherwise.",
+                "the counterpart is shown where it is the node's own account; it and the id are null otherwise.",
                 token_shows_more=True,
                 query=(LIMIT, _CURSOR),
                 successes={200: Success(description="One page.", schema=_statement_schema())},
@@ -106,7 +106,7 @@ class LoopCoinRoutes:
         return json_answer(views.figures_json(terms, self._ledger.figures(self._database.points)))
 
     async def account(self, request: Request) -> Answer:
-        account, _ = await self._readable(request)
+        account, is_holder = await self._readable(request)
         points, at = self._database.points, request.text("at")
         if at is not None:
             moment_ms = _moment(at)
@@ -121,7 +121,7 @@ class LoopCoinRoutes:
             transfer_tables.by_number(points, number)
             for number in lot_tables.pending_of(points, account.number, LIST_LIMIT_MAX)
         ]
-        return json_answer(views.account_json(account, lots, pending))
+        return json_answer(views.account_json(account, lots, pending, masked=not is_holder))
 
     async def statement(self, request: Request) -> Answer:
         account, is_holder = await self._readable(request)
@@ -133,7 +133,7 @@ class LoopCoinRoutes:
             query = urlencode({"limit": limit, "cursor": lines[limit - 1][0].number})
             following = f"{_ACCOUNT.format(id=quote(account.id, safe=':@'))}/statement?{query}"
         results = [
-            views.statement_line(account.id, transfer, moved_minor, not is_holder)
+            views.statement_line(account.id, transfer, moved_minor, masked=not is_holder)
             for transfer, moved_minor in lines[:limit]
         ]
         return json_answer({"results": results, "next": following})
@@ -184,7 +184,7 @@ def _account_schema() -> Mapping[str, Any]:
 
 def _statement_schema() -> Mapping[str, Any]:
     line = {
-        "id": {"type": "string", "format": "uuid"},
+        "id": {"type": ["string", "null"], "format": "uuid"},
         "kind": {"type": "string"},
         "counterpart": {"type": ["string", "null"]},
         "amount": _AMOUNT,

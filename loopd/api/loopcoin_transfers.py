@@ -1,25 +1,26 @@
 """`/api/v1/loopcoin/transfers`: orders to pay (§5.2), alone or linked, at once or held."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
 
 from loopd.api.answers import LD_JSON, Answer, entity_answer, json_answer
 from loopd.api.idempotency import Write
-from loopd.api.loopcoin_callers import READ_REFUSALS, authority_of, check_reader, identify
+from loopd.api.loopcoin_callers import READ_REFUSALS, authority_of, identify, may_read
 from loopd.api.records import DOCUMENT_REFUSALS
 from loopd.api.requests import Request
 from loopd.api.routes import Body, Route, Success
 from loopd.clock import Clock
 from loopd.database import Database, Tx
 from loopd.ledger import tables
-from loopd.ledger.movements import Phase
+from loopd.ledger.movements import Phase, Transfer
 from loopd.ledger.orders import Order, read_order
 from loopd.ledger.refusals import Fault
-from loopd.ledger.service import Done, Ledger
+from loopd.ledger.service import Done, Ledger, unknown_transfer
 from loopd.protocol.documents import Document, check_document, check_value
-from loopd.protocol.errors import Invalid, Refusal
+from loopd.protocol.errors import Invalid, NotFound, Refusal
 from loopd.protocol.json_text import dump_json, read_json
 from loopd.protocol.limits import LINKED_TRANSFERS_MAX
 
@@ -129,7 +130,7 @@ class TransferRoutes:
                 "for all.",
                 token_shows_more=True,
                 successes={200: shown},
-                refusals={404: ("no_ledger", "unknown_transfer"), **READ_REFUSALS},
+                refusals={401: READ_REFUSALS[401], 404: ("no_ledger", "unknown_transfer")},
             ),
             *(self._end_route(phase, verb) for phase, verb in ((Phase.POST, "Post"), (Phase.VOID, "Void"))),
         ]
@@ -172,20 +173,19 @@ class TransferRoutes:
         return await self._write(request, unit)
 
     async def read(self, request: Request) -> Answer:
-        points = self._database.points
-        transfer = self._ledger.find_transfer(points, request.parameters["id"])
-        hidden: Refusal | None = None
-        for account_id in (transfer.payer_id, transfer.payee_id):
-            account = tables.find_account(points, account_id, transfer.currency)
-            key = None if account is None else account.public_key
-            try:
-                if check_reader(request, account_id, key, self._clock.now_ms()):
-                    return entity_answer(self._ledger.show(points, transfer))
-            except Refusal as refusal:
-                hidden = refusal
-        if hidden is not None:
-            raise hidden
+        self._ledger.require_enabled()
+        points, transfer = self._database.points, None
+        with suppress(NotFound):
+            transfer = self._ledger.find_transfer(points, request.parameters["id"])
+        keys = (None, None) if transfer is None else self._keys_of(transfer)
+        if not may_read(request, transfer, keys, self._clock.now_ms()) or transfer is None:
+            raise unknown_transfer()
         return entity_answer(self._ledger.show(points, transfer))
+
+    def _keys_of(self, transfer: Transfer) -> tuple[str | None, str | None]:
+        points = self._database.points
+        payer, payee = (tables.account_by_number(points, number) for number in (transfer.payer, transfer.payee))
+        return payer.public_key, payee.public_key
 
     async def _end(self, request: Request, phase: Phase) -> Answer:
         def unit(tx: Tx) -> Answer:

@@ -19,6 +19,10 @@ class Authority:
         """Whether the caller may look at an account."""
         return self.operator or is_public(account_id) or self.account == account_id
 
+    def sees_transfer(self, payer: str, payee: str) -> bool:
+        """Whether the caller may look at a transfer: either account's holder, and everybody where both are public."""
+        return self.account in (payer, payee) or (self.sees(payer) and self.sees(payee))
+
 
 OPERATOR = Authority(operator=True)
 
@@ -29,16 +33,17 @@ def check_authority(
     """Refusal `bad_signature` or `not_authorised` unless the caller may pay from the account.
 
     The operator keeps the node's own accounts, and nobody else's. A signature is checked wherever a key is registered,
-    even if a token would do.
+    even if a token would do. Whoever has no token learns from it whether it holds, and not whether there is an account.
     """
     if is_public(payer):
         if not authority.operator:
             raise refused(Fault.NOT_AUTHORISED)
         return
-    signed = order is not None and public_key is not None and order.signature is not None
-    if signed and order is not None and public_key is not None and not _holds(order, public_key):
-        raise refused(Fault.BAD_SIGNATURE, {"pointer": "/signature"})
-    if not signed and authority.account != payer:
+    is_bound = authority.account == payer
+    if order is not None and order.signature is not None and (public_key is not None or not is_bound):
+        if public_key is None or not _holds(order, public_key):
+            raise refused(Fault.BAD_SIGNATURE, {"pointer": "/signature"})
+    elif not is_bound:
         raise refused(Fault.NOT_AUTHORISED)
 
 

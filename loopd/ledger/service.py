@@ -152,6 +152,8 @@ class Ledger:
         `Books.end`.
         """
         pending = self.find_transfer(tx, transfer_id)
+        if not authority.sees_transfer(pending.payer_id, pending.payee_id):
+            raise unknown_transfer()
         group = [pending] if pending.link is None else transfer_tables.linked(tx, pending.link)
         for each in group:
             check_authority(authority, each.payer_id)
@@ -170,7 +172,7 @@ class Ledger:
         self.require_enabled()
         transfer = transfer_tables.find(source, transfer_id.lower())
         if transfer is None:
-            raise NotFound("unknown_transfer", "There is no such transfer here.")
+            raise unknown_transfer()
         return transfer
 
     def show(self, source: RowSource, transfer: Transfer) -> dict[str, Any]:
@@ -335,3 +337,8 @@ class Ledger:
                 f"the books are kept in {before.currency_code}, backed by {before.backed_by}: "
                 "ledger.currency_code and ledger.backed_by must stay"
             )
+
+
+def unknown_transfer() -> NotFound:
+    """404 for a transfer that is not there, or that the caller may not know of."""
+    return NotFound("unknown_transfer", "There is no such transfer here, or none that you may see.")

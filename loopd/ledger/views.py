@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from loopd.ledger.accounts import is_public
 from loopd.ledger.dates import day_text
 from loopd.ledger.figures import Figures
 from loopd.ledger.lots import Lot
@@ -37,11 +38,20 @@ def config_json(terms: Terms, figures: Figures, node_id: str, context_url: str) 
     return found
 
 
-def account_json(account: Account, lots: Sequence[tuple[Lot, int]], pending: Sequence[Transfer]) -> dict[str, Any]:
-    """An account for its holder. Each lot comes with the moment at which it loses value next, in ms."""
+def account_json(
+    account: Account, lots: Sequence[tuple[Lot, int]], pending: Sequence[Transfer], *, masked: bool
+) -> dict[str, Any]:
+    """An account. Each lot comes with the moment at which it loses value next, in ms. `masked`: for the public."""
     found: dict[str, Any] = {
         **account_line(account),
-        "pending": [{"id": each.id, "to": each.payee_id, "amount": amount_json(each.amount_minor)} for each in pending],
+        "pending": [
+            {
+                "id": each.id,
+                "to": _shown(each.payee_id, masked=masked),
+                "amount": amount_json(each.amount_minor),
+            }
+            for each in pending
+        ],
     }
     if account.has_lots:
         found["lots"] = [
@@ -94,13 +104,16 @@ def transfer_json(transfer: Transfer, ending: Transfer | None, context_url: str)
     return found
 
 
-def statement_line(account_id: str, transfer: Transfer, moved_minor: int, masked: bool) -> dict[str, Any]:
-    """What a transfer did to an account. `masked`: for the public, who learns of persons and businesses nothing."""
-    other = transfer.payee_id if transfer.payer_id == account_id else transfer.payer_id
+def statement_line(account_id: str, transfer: Transfer, moved_minor: int, *, masked: bool) -> dict[str, Any]:
+    """What a transfer did to an account. `masked`: for the public, who learns of persons and businesses nothing.
+
+    Not even the transfer's id: that of a decay follows from whose it is.
+    """
+    other = _shown(transfer.payee_id if transfer.payer_id == account_id else transfer.payer_id, masked=masked)
     return {
-        "id": transfer.id,
+        "id": None if other is None else transfer.id,
         "kind": transfer.kind.value,
-        "counterpart": None if masked and not other.startswith("node:") else other,
+        "counterpart": other,
         "amount": amount_json(moved_minor),
         "at": format_timestamp(transfer.at_ms),
     }
@@ -116,6 +129,10 @@ def figures_json(terms: Terms, figures: Figures) -> dict[str, Any]:
         "reserve": amount_json(figures.reserve_minor),
         "claims": amount_json(figures.claims_minor),
     }
+
+
+def _shown(account_id: str, *, masked: bool) -> str | None:
+    return account_id if not masked or is_public(account_id) else None
 
 
 def _received(document: bytes) -> Mapping[str, Any]:
