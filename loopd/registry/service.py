@@ -31,6 +31,9 @@ from loopd.registry.tables import Reader, Record, UpdateText
 # Called before a state that the owner asks for: (tx, record, state).
 Release = Callable[[Tx, Record, SubjectState], None]
 
+_SELLER_ACCOUNT = "seller_account"
+_PERSON = "user:"
+
 REGISTERED = "registered"
 EXPIRED = "expired"
 
@@ -259,7 +262,8 @@ class Registry:
 
         `status` is `registered`. `availability` is `{status, updated_at, quantity}`: `status` one of `available`,
         `reserved`, `withdrawn`, and `expired` for what nobody took in time; `quantity` what is neither transferred nor
-        reserved. A record that was handed over has its place and its chain of custody as of then.
+        reserved. A record that was handed over has its place and its chain of custody as of then. Everybody may see it,
+        so that a person's account (`metadata.seller_account`) is left out.
         """
         return self.view_of(record, self.document(record))
 
@@ -273,7 +277,7 @@ class Registry:
             status, updated_at_ms = EXPIRED, expires_ms
         left = {"value": record.left.value, "unit": record.left.unit}
         return {
-            **with_custody(received, self.custody(record)),
+            **with_custody(_without_person(received), self.custody(record)),
             "current_city": record.current_city,
             "status": REGISTERED,
             "availability": {"status": status, "updated_at": format_timestamp(updated_at_ms), "quantity": left},
@@ -318,6 +322,13 @@ class Registry:
             return
         if same_city(record.current_city, self._city):
             self._announcer.record_changed(tx, record.subject)
+
+
+def _without_person(received: Mapping[str, Any]) -> Mapping[str, Any]:
+    metadata = received.get("metadata")
+    if not isinstance(metadata, Mapping) or not str(metadata.get(_SELLER_ACCOUNT)).startswith(_PERSON):
+        return received
+    return {**received, "metadata": {key: stated for key, stated in metadata.items() if key != _SELLER_ACCOUNT}}
 
 
 def _object(text: bytes) -> dict[str, Any]:

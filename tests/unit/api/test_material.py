@@ -30,6 +30,18 @@ async def test_a_registration_answers_with_the_entity(api: RegistryApi) -> None:
     assert read.body == answer.body
 
 
+async def test_nobody_is_shown_which_person_is_paid(api: RegistryApi) -> None:
+    body = material_json(metadata={"seller_account": "user:maria@munich.loop", "asking_price": 40})
+    registered = await api.post(PATH, body)
+    assert registered.status == 201
+    for answer in (registered, await api.get(f"{PATH}/{material_id()}"), await api.get(PATH)):
+        assert b"user:" not in answer.body
+        assert b'"asking_price":40' in answer.body
+    business = material_json(1, metadata={"seller_account": "business:farm@munich.loop"})
+    assert b"business:farm" in (await api.post(PATH, business)).body
+    assert (await api.post(PATH, body)).status == 200
+
+
 async def test_numbers_keep_their_digits(api: RegistryApi) -> None:
     body = material_json().replace(b'"value": 500', b'"value": 500.000000001')
     answer = await api.post(PATH, body)
