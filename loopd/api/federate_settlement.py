@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from loopd.api.answers import Answer, json_answer
-from loopd.api.node_effects import ACCEPTED, DOCUMENT_REFUSALS, AcceptOnce, accepted
+from loopd.api.node_effects import ACCEPTED, DOCUMENT_REFUSALS, AcceptOnce, accepted, node_caller
 from loopd.api.paging import CURSOR, cursor_of, following_path, page_schema
 from loopd.api.requests import Request
 from loopd.api.routes import LIMIT, Access, Body, RateClass, Route, Success
@@ -16,6 +16,8 @@ from loopd.ledger.clearing.service import Clearing
 from loopd.ledger.netting.documents import NETTING_TYPES
 from loopd.ledger.netting.service import Netting
 from loopd.protocol.documents import Document, check_document
+from loopd.protocol.errors import Forbidden
+from loopd.protocol.nodes import Standing
 
 _TYPES: Final = MESSAGE_TYPES | NETTING_TYPES
 _SCHEMA: Final = {"oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in sorted(_TYPES)]}
@@ -67,7 +69,7 @@ class FederateSettlementRoutes:
                 rate=RateClass.NODE,
                 query=(LIMIT, CURSOR),
                 successes={200: Success(description="One page.", schema=page_schema(_ENTRY))},
-                refusals={404: ("no_ledger", "unknown_peer")},
+                refusals={403: ("not_a_peer",), 404: ("no_ledger", "unknown_peer")},
             ),
             Route(
                 method="POST",
@@ -75,7 +77,7 @@ class FederateSettlementRoutes:
                 handler=self.receive,
                 noun="Federation",
                 summary="Settle what one city pays to another",
-                description="For nodes that name `settlement` in their handshake and have a credit limit here. The "
+                description="For peers that name `settlement` in their handshake and have a credit limit here. The "
                 "seller's node sends a SettlementRequest at selection; the buyer's holds the money and sends a "
                 "SettlementPrepare; the seller's reserves and sends a SettlementAnswer; at delivery it sends a "
                 "SettlementInquiry that asks for `post`, the buyer's decides and sends a SettlementDecision, and the "
@@ -98,7 +100,7 @@ class FederateSettlementRoutes:
                         "not_a_run",
                         "not_proposer",
                     ),
-                    403: ("not_settling",),
+                    403: ("not_a_peer", "not_settling"),
                     404: ("no_ledger",),
                     409: (
                         "other_content",
@@ -120,16 +122,24 @@ class FederateSettlementRoutes:
 
     async def statement(self, request: Request) -> Answer:
         after, limit = cursor_of(request) or 0, request.limit
-        found = self._reconciling.statement(self._database.points, request.node.node_id, after, limit + 1)
+        found = self._reconciling.statement(self._database.points, _peer(request), after, limit + 1)
         cursor = found[limit - 1][0] if len(found) > limit else None
         results = [entry_json(entry) for _, entry in found[:limit]]
         return json_answer({"results": results, "next": following_path(request, SETTLEMENT_PATH, cursor)})
 
     async def receive(self, request: Request) -> Answer:
-        caller, document = request.node, check_document(request.body, _TYPES)
+        peer, document = _peer(request), check_document(request.body, _TYPES)
         receive = self._receivers[document.type]
 
         def effect(tx: Tx) -> None:
-            receive(tx, caller.node_id, document)
+            receive(tx, peer, document)
 
         return accepted(await self._accept_once(request, effect))
+
+
+def _peer(request: Request) -> str:
+    """The calling node's id. Forbidden `not_a_peer` for one whose key nobody here has seen, or that signs nothing."""
+    caller = node_caller(request)
+    if not caller.verified or caller.node.standing is not Standing.PEER:
+        raise Forbidden("not_a_peer", "Only peers settle, and only what they have signed; a handshake comes first.")
+    return caller.node_id

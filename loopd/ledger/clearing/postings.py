@@ -40,8 +40,13 @@ class Postings:
     # At the payer's node
 
     def fault_of_hold(self, tx: Tx, request: Request) -> str | None:
-        """Why the money cannot be held: `no_rate`, `unknown_account`, `reserved_account`, `insufficient_funds`."""
+        """Why the money cannot be held.
+
+        `no_credit`, `no_rate`, `unknown_account`, `reserved_account`, `insufficient_funds`.
+        """
         terms = self._ledger.terms
+        if not self._settles_with(request.name.payee):
+            return "no_credit"
         if request.backed_by != terms.backed_by or min(request.exchange_rate, terms.exchange_rate) <= 0:
             return Fault.NO_RATE.reason
         fault = self._fault_of_holder(tx, request.buyer_account)
@@ -72,7 +77,7 @@ class Postings:
 
     def fault_of_sale(self, tx: Tx, seller_account: str, peer: str) -> str | None:
         """Why nothing is asked of the buyer's node: `no_credit`, `no_rate`, `unknown_account`, `reserved_account`."""
-        if self.clearing_account(tx, peer) is None:
+        if not self._settles_with(peer):
             return "no_credit"
         if self._ledger.terms.exchange_rate <= 0:
             return Fault.NO_RATE.reason
@@ -123,6 +128,10 @@ class Postings:
                 received = converted_days(prepare.issue_days, crossing.payer_minor, crossing.payee_minor)
             if ledger.books.end(tx, ledger.history, transfer, phase, at_ms, received):
                 ledger.record(tx, transfer, phase.value)
+
+    def _settles_with(self, peer: str) -> bool:
+        """Whether anything new may begin; the account of a peer whose limit was taken away stays, to end what had."""
+        return peer in self._ledger.settings.credit_limits
 
     def _crossings(self, request: Request) -> list[Crossing]:
         payer_rate = self._ledger.terms.exchange_rate

@@ -2,12 +2,17 @@
 
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from loopd.federation.authentication import NodeCaller
 from loopd.ledger.clearing.messages import SETTLEMENT_PATH
 from loopd.protocol.documents import dump_json
+from loopd.protocol.nodes import PeerAuth, Standing
 from tests.clearing_api import CLEARING, client_of, message, request, transaction
+from tests.exchange_api import TrustingAuthenticator
+from tests.exchange_support import known_node
 from tests.ledger_support import MARIA
 
 
@@ -69,6 +74,31 @@ async def test_what_another_node_may_not_say_is_refused(tmp_path: Path) -> None:
         ):
             answer = await client.tell(told, as_node)
             assert (answer.status, answer.reason) == (status, reason)
+        assert await client.node.books() == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"standing": Standing.INTRODUCED},
+        {"standing": Standing.PENDING},
+        {"auth": PeerAuth.UNSIGNED_LAB},
+    ],
+)
+async def test_only_peers_settle_and_only_what_they_signed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    node = known_node("vienna.loop", None, **changes)
+
+    async def authenticate(*arguments: Any) -> NodeCaller:
+        return NodeCaller(node, node.auth is PeerAuth.SIGNED, "", "", None, bytes(32))
+
+    async with client_of(tmp_path) as client:
+        await client.node.issue(MARIA, 200)
+        before = await client.node.books()
+        monkeypatch.setattr(TrustingAuthenticator, "authenticate", authenticate)
+        for answer in (await client.tell(request()), await client.statement()):
+            assert (answer.status, answer.reason) == (403, "not_a_peer")
         assert await client.node.books() == before
 
 

@@ -144,3 +144,18 @@ def test_a_city_that_decides_on_what_will_be_sold_keeps_nothing_from_being_sold(
     assert three.munich.dump() == before
     assert three.refusal(VIENNA, three.munich, {**told, "decision": "post"}) == "unknown_settlement"
     three.prepared(1, three.munich)
+
+
+def test_without_a_credit_limit_nothing_new_is_settled_and_what_had_begun_ends(three: Three) -> None:
+    munich, vienna = three.munich, three.vienna
+    begun = three.prepared(1, munich)
+    asked, new = sale(2, munich, vienna, COST), sale(3, munich, vienna, COST)
+    del vienna.settings.credit_limits[MUNICH]
+    munich.write(lambda tx: munich.payments.hold(tx, asked))
+    three.pass_on()
+    assert munich.told_of(asked.transaction_id) == "no_credit"
+    del munich.settings.credit_limits[VIENNA]
+    assert munich.write(lambda tx: munich.payments.hold(tx, new)) == "no_credit"
+    munich.write(lambda tx: munich.payments.post(tx, begun))
+    three.pass_on()
+    assert three.state(begun) == "posted"
