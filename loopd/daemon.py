@@ -211,7 +211,7 @@ class Node:
             self._events,
             self._clock,
             self._federation.outbox,
-            MadeBids(),
+            MadeBids(self._clock),
             PaidSales(identity.node_id, lambda: self._exchange.lifecycle, lambda: self._exchange.bids.selecting),
             self._read_statement,
             SigningKeys(identity),

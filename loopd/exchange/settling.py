@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import structlog
 
+from loopd.clock import Clock
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.exchange.lifecycle import Lifecycle
@@ -11,6 +12,7 @@ from loopd.exchange.selection import Selecting
 from loopd.exchange.tables import find_standing_bid
 from loopd.ledger.clearing.ports import Consent
 from loopd.protocol.lifecycle import MirroredEntity
+from loopd.protocol.limits import BID_STATUS_DELIVERY_MS
 from loopd.protocol.transactions import TransactionStatus
 
 # Goods that have left are not called back because the money did not come.
@@ -22,10 +24,18 @@ log = structlog.get_logger(__name__)
 class MadeBids:
     """The bids that this city made at others."""
 
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
     def consent(self, source: RowSource, owner: str, subject_id: str, buyer_account: str) -> Consent | None:
-        """The newest bid for a subject of `owner` that names the account, and was neither withdrawn nor lost."""
+        """The newest bid for a subject of `owner` that names the account, and was neither withdrawn nor lost.
+
+        Of one that ended so long ago that no word of its owner's can be on its way any more, none.
+        """
         bid = find_standing_bid(source, subject_id, owner, buyer_account)
-        return None if bid is None else Consent(bid.offer_id, bid.cost.total_minor)
+        if bid is None or bid.valid_until_ms + BID_STATUS_DELIVERY_MS < self._clock.now_ms():
+            return None
+        return Consent(bid.offer_id, bid.cost.total_minor, bid.cost.import_minor)
 
 
 class PaidSales:

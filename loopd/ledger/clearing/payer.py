@@ -4,6 +4,7 @@ from typing import Final
 
 from loopd.clock import Clock
 from loopd.database.writer import Tx
+from loopd.ledger.arithmetic import Line
 from loopd.ledger.clearing import tables
 from loopd.ledger.clearing.messages import Name, Request, prepare_json, read_request, settlement_id
 from loopd.ledger.clearing.ports import Bids
@@ -140,7 +141,9 @@ class PayerSide:
             return None, "no_bid"
         if tables.is_bid_used(tx, owner, consent.bid):
             return None, "bid_settled"
-        if request.total_minor > consent.total_minor:
+        crossing_minor = request.total_minor - request.lines[Line.BUYER_COMMUNITY]
+        most_minor = consent.total_minor - consent.import_minor
+        if request.total_minor > consent.total_minor or crossing_minor > most_minor:
             return None, "above_bid"
         return consent.bid, None
 

@@ -17,17 +17,21 @@ class Outbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """A bid that this city made: its id, and the most that it may cost, in the seller's currency."""
+    """A bid that this city made: its id, and the most that it may cost, in the seller's currency.
+
+    `import_minor` of it is this city's own, and does not leave it.
+    """
 
     bid: str
     total_minor: int
+    import_minor: int = 0
 
 
 class Bids(Protocol):
     """The bids of this city at others: nobody's money is held without one."""
 
     def consent(self, source: RowSource, owner: str, subject_id: str, buyer_account: str) -> Consent | None:
-        """The newest bid for a subject of `owner` that names the account, and was neither withdrawn nor lost."""
+        """The newest bid for a subject of `owner` that names the account, and was neither withdrawn, lost nor over."""
         ...
 
 

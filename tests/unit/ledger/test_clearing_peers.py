@@ -11,6 +11,7 @@ import pytest
 
 from loopd.ledger.clearing import tables
 from loopd.ledger.clearing.messages import MESSAGE_TYPES, settlement_id
+from loopd.ledger.clearing.ports import Consent
 from loopd.protocol.documents import check_document, dump_json
 from loopd.protocol.errors import Refusal
 from loopd.protocol.loopcost import LoopCost
@@ -159,3 +160,19 @@ def test_without_a_credit_limit_nothing_new_is_settled_and_what_had_begun_ends(t
     munich.write(lambda tx: munich.payments.post(tx, begun))
     three.pass_on()
     assert three.state(begun) == "posted"
+
+
+def test_what_is_the_buyers_citys_own_does_not_cross(three: Three) -> None:
+    """The seller's node asks for as much as the bid costs, and for its own funds what is the other's."""
+    munich, vienna = three.munich, three.vienna
+    greedy = LoopCost(COST.base_minor, COST.export_minor, 0, COST.distance_minor + COST.import_minor)
+    sold = sale(1, munich, vienna, greedy)
+    vienna.told.bids[sold.subject_id] = Consent("bid-1", COST.total_minor, COST.import_minor)
+    munich.write(lambda tx: munich.payments.hold(tx, sold))
+    three.pass_on()
+    assert munich.told_of(sold.transaction_id) == "above_bid"
+    honest = sale(2, munich, vienna, COST)
+    vienna.told.bids[honest.subject_id] = Consent("bid-2", COST.total_minor, COST.import_minor)
+    munich.write(lambda tx: munich.payments.hold(tx, honest))
+    three.pass_on()
+    assert three.state(honest) == "prepared"
