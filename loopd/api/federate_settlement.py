@@ -116,6 +116,7 @@ class FederateSettlementRoutes:
                         "unknown_discharge",
                         "too_many_denied",
                     ),
+                    503: ("too_many_settlements",),
                 },
             ),
         ]

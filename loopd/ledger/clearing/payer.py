@@ -16,19 +16,20 @@ from loopd.ledger.clearing.rules import (
     Misstep,
     PayerEvent,
     PayerState,
-    Say,
+    PayerStep,
     payer_decision,
     payer_opens,
     payer_step,
 )
 from loopd.ledger.clearing.tables import Clearance, Opening, Side
 from loopd.ledger.clearing.telling import Telling
+from loopd.ledger.dates import DAY_MS
 from loopd.ledger.movements import Phase
 from loopd.ledger.service import Ledger
 from loopd.protocol.documents import Document
-from loopd.protocol.errors import Conflict, Invalid
+from loopd.protocol.errors import Conflict, Invalid, Unavailable
 from loopd.protocol.json_text import dump_json
-from loopd.protocol.limits import SETTLEMENT_PREPARE_MS
+from loopd.protocol.limits import SETTLEMENT_PREPARE_MS, SETTLEMENTS_VOID_PER_PEER_PER_DAY_MAX
 
 _ASKED: Final = {
     Ask.POST: PayerEvent.ASKED_POST,
@@ -54,7 +55,8 @@ class PayerSide:
     def requested(self, tx: Tx, name: Name, document: Document) -> None:
         """A bid of this city was selected: hold the money, or say why not.
 
-        Conflict (409) `other_content`; Invalid (400) `bad_id`, `bad_amount`, `not_counterpart`.
+        Conflict (409) `other_content`; Invalid (400) `bad_id`, `bad_amount`, `not_counterpart`; Unavailable (503)
+        `too_many_settlements`.
         """
         known = self._find(tx, name)
         if known is not None:
@@ -75,13 +77,16 @@ class PayerSide:
         self._step(tx, self._require(tx, name), event, document.value.get("reason"))
 
     def inquired(self, tx: Tx, name: Name, document: Document) -> None:
-        """The payee's node asks. What this one never heard of is void from now on. Invalid (400) `bad_id`."""
+        """The payee's node asks. What this one never heard of is void from now on.
+
+        Invalid (400) `bad_id`; Unavailable (503) `too_many_settlements`.
+        """
         known = self._find(tx, name)
         if known is None:
             _check_id(name, document)
             opened, transaction_id = payer_opens(held=False), document.value["transaction"]
             opening = Opening(name, Side.PAYER, opened.payer.state, transaction_id, "unknown", None, None, None, 0, 0)
-            self._keep(tx, opening, opened.say)
+            self._keep(tx, opening, opened)
             return
         asks = document.value.get("asks")
         event = PayerEvent.ASKED if asks is None else _ASKED[Ask(asks)]
@@ -126,12 +131,18 @@ class PayerSide:
             payer_minor,
             payee_minor,
         )
-        self._keep(tx, opening, opened.say)
+        self._keep(tx, opening, opened)
 
-    def _keep(self, tx: Tx, opening: Opening, say: Say | None) -> None:
-        clearance = tables.insert(tx, opening, self._clock.now_ms())
+    def _keep(self, tx: Tx, opening: Opening, opened: PayerStep) -> None:
+        holds, now_ms = opened.payer.state is PayerState.HELD, self._clock.now_ms()
+        peer, since_ms = opening.name.payee, now_ms - DAY_MS
+        if not holds and tables.is_void_often(tx, peer, since_ms, SETTLEMENTS_VOID_PER_PEER_PER_DAY_MAX):
+            message = "This node holds nothing for so many of that node's settlements that no more are kept today."
+            raise Unavailable("too_many_settlements", message, retry_after_s=3_600)
+        clearance = tables.insert(tx, opening, now_ms)
         self._telling.record(tx, clearance, clearance.state)
-        self._telling.say(tx, clearance, say, expects=True)
+        # Who did not hear that nothing is held asks again; here nothing waits for it.
+        self._telling.say(tx, clearance, opened.say, expects=holds)
 
     def _consent(self, tx: Tx, request: Request) -> tuple[str | None, str | None]:
         """The bid that the money is for, or why there is none: `no_bid`, `bid_settled`, `above_bid`."""

@@ -56,7 +56,7 @@ class Clearing:
         NotFound (404) `no_ledger`; Invalid (400) `origin_mismatch`, `not_counterpart`, `bad_id`, `bad_amount`;
         Forbidden (403) `not_settling` for a node without a clearing account; Conflict (409) `other_content`, and what
         an honest node never says: `not_decided`, `other_decision`, `already_prepared`, `not_prepared`,
-        `unknown_settlement`. Nothing has moved then.
+        `unknown_settlement`; Unavailable (503) `too_many_settlements`. Nothing has moved then.
         """
         self._ledger.require_enabled()
         name = read_name(document.value)

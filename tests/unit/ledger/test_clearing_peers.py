@@ -9,7 +9,7 @@ from uuid import UUID, uuid5
 
 import pytest
 
-from loopd.ledger.clearing import tables
+from loopd.ledger.clearing import payer, tables
 from loopd.ledger.clearing.messages import MESSAGE_TYPES, settlement_id
 from loopd.ledger.clearing.ports import Consent
 from loopd.protocol.documents import check_document, dump_json
@@ -176,3 +176,53 @@ def test_what_is_the_buyers_citys_own_does_not_cross(three: Three) -> None:
     munich.write(lambda tx: munich.payments.hold(tx, honest))
     three.pass_on()
     assert three.state(honest) == "prepared"
+
+
+def inquiry(number: int, payee: str = LINZ) -> dict[str, Any]:
+    """Linz asks Vienna about a sale that Vienna never heard of."""
+    transaction_id = f"TXN-2026-09-21-{number:03d}"
+    return message("Inquiry", payee, transaction_id, transaction=transaction_id)
+
+
+def test_a_city_that_asks_without_end_is_kept_for_so_many_times_a_day(
+    three: Three, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of its sales without a bid, half that nobody heard of; what holds money goes on."""
+    monkeypatch.setattr(payer, "SETTLEMENTS_VOID_PER_PEER_PER_DAY_MAX", 10)
+    vienna, linz = three.vienna, three.linz
+    for number in range(10):
+        if number % 2:
+            three.tell(LINZ, vienna, inquiry(number))
+            continue
+        refused = sale(number, linz, vienna, COST)
+        vienna.told.bids.clear()
+        linz.write(lambda tx, refused=refused: linz.payments.hold(tx, refused))
+        three.pass_on()
+    assert len(vienna.settlements(LINZ)) == 10
+    assert not vienna.clearing.due(vienna.source, vienna.clock.now_ms() + 86_400_000)
+    assert three.refusal(LINZ, vienna, inquiry(11)) == "too_many_settlements"
+    three.tell(LINZ, vienna, inquiry(1))
+    held = sale(12, linz, vienna, COST)
+    linz.write(lambda tx: linz.payments.hold(tx, held))
+    three.pass_on()
+    assert three.state(held) == "prepared"
+    three.tell(MUNICH, vienna, inquiry(13, MUNICH))
+    vienna.clock.advance(86_400_000)
+    three.tell(LINZ, vienna, inquiry(11))
+
+
+@pytest.mark.parametrize("statement", [False, True])
+def test_a_peers_settlements_are_read_without_the_others(three: Three, statement: bool) -> None:
+    plans: list[str] = []
+
+    class Explaining:
+        def all(self, sql: str, parameters: Any) -> list[Any]:
+            plans.extend(row["detail"] for row in three.vienna.source.all(f"EXPLAIN QUERY PLAN {sql}", parameters))
+            return []
+
+    if statement:
+        tables.statement(Explaining(), VIENNA, MUNICH, 5, 100)
+    else:
+        tables.page(Explaining(), MUNICH, 5, 100)
+    found = [plan for plan in plans if "clearing_settlement" in plan]
+    assert ["clearing_settlement_of_peer (<expr>=? AND number" in plan for plan in found] == [True]
