@@ -22,7 +22,7 @@ from loopd.ledger.service import Done, Ledger, unknown_transfer
 from loopd.protocol.documents import Document, check_document, check_value
 from loopd.protocol.errors import Invalid, NotFound, Refusal
 from loopd.protocol.json_text import dump_json, read_json
-from loopd.protocol.limits import LINKED_TRANSFERS_MAX
+from loopd.protocol.limits import LINKED_TRANSFERS_MAX, ORDER_MAX_BYTES
 
 _NOUN: Final = "LoopCoin"
 _ENTITY: Final = "LoopCoinTransfer"
@@ -47,15 +47,9 @@ _RESULTS: Final[Mapping[str, Any]] = {
 }
 _ORDER_FAULTS: Final = (
     *(Fault.BAD_AMOUNT, Fault.NOT_CANONICAL, Fault.RESERVED_ID, Fault.WRONG_CURRENCY, Fault.SAME_ACCOUNT),
-    *(
-        Fault.BAD_SIGNATURE,
-        Fault.NOT_AUTHORISED,
-        Fault.OTHER_CONTENT,
-        Fault.BAD_TIME,
-        Fault.RESERVED_ACCOUNT,
-        Fault.OTHER_NODE,
-    ),
-    *(Fault.UNKNOWN_ACCOUNT, Fault.NO_RATE, Fault.INSUFFICIENT_FUNDS, Fault.INSUFFICIENT_RESERVE),
+    *(Fault.BAD_SIGNATURE, Fault.NOT_AUTHORISED, Fault.OTHER_CONTENT, Fault.BAD_TIME, Fault.RESERVED_ACCOUNT),
+    *(Fault.OTHER_NODE, Fault.UNKNOWN_ACCOUNT, Fault.TOO_MANY_PENDING, Fault.NO_RATE, Fault.INSUFFICIENT_FUNDS),
+    Fault.INSUFFICIENT_RESERVE,
 )
 _END_FAULTS: Final = (
     *(Fault.NOT_AUTHORISED, Fault.OF_A_TRANSACTION, Fault.NOT_PENDING, Fault.ALREADY_POSTED),
@@ -99,6 +93,7 @@ class TransferRoutes:
                 "moment has come. The same id with the same content is answered 200 with what is stored.",
                 token_shows_more=True,
                 body=Body.REQUIRED,
+                body_max_bytes=ORDER_MAX_BYTES,
                 request_schema=_ENTITY,
                 successes={201: shown, 200: shown},
                 refusals=refusals(_ORDER_FAULTS, s400=DOCUMENT_REFUSALS, s503=("decay_due",)),
@@ -113,6 +108,7 @@ class TransferRoutes:
                 "together, they have the same `hold_until`, and whoever ends one may pay from the account of each.",
                 token_shows_more=True,
                 body=Body.REQUIRED,
+                body_max_bytes=LINKED_TRANSFERS_MAX * ORDER_MAX_BYTES,
                 request_schema=_LINKED,
                 successes={
                     201: Success(description="All of them.", schema=_RESULTS),

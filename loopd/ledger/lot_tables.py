@@ -98,6 +98,15 @@ def pending_of(source: RowSource, account: int, limit: int) -> list[int]:
     )
 
 
+def count_pending(source: RowSource, account: int, limit: int) -> int:
+    """How many pending transfers a payer has, counted up to a limit."""
+    row = source.one(
+        "SELECT count(*) AS count FROM (SELECT 1 FROM ledger_hold WHERE payer = ? AND state = 'pending' LIMIT ?)",
+        (account, limit),
+    )
+    return 0 if row is None else int(row["count"])
+
+
 def due_accounts(source: RowSource, until_ms: int, limit: int) -> list[int]:
     """Accounts on which something is due, those that waited longest first."""
     rows = source.all(

@@ -30,6 +30,7 @@ class Fault(Enum):
     RESERVED_ACCOUNT = ("reserved_account", 403, "Only the node's own rules move money to or from this account.")
     OTHER_NODE = ("other_node", 409, "The account is another city's; only transactions settle between cities.")
     UNKNOWN_ACCOUNT = ("unknown_account", 404, "There is no such account here; the city's office opens accounts.")
+    TOO_MANY_PENDING = ("too_many_pending", 409, "The account has 1,000 pending transfers; post or void some first.")
     NO_RATE = ("no_rate", 409, "The exchange rate is 0, so nothing is issued, redeemed or exchanged.")
     OVER_CAP = ("over_cap", 409, "More would circulate than max_issuance allows.")
     UNDER_RESERVE = ("under_reserve", 409, "The reserve would not cover what circulates.")

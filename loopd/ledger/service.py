@@ -24,7 +24,7 @@ from loopd.ledger.terms import Terms, TermsHistory, Version
 from loopd.protocol.errors import Conflict, NotFound, Unavailable
 from loopd.protocol.ids import account_node
 from loopd.protocol.json_text import JSON
-from loopd.protocol.limits import DUE_ACCOUNTS_AT_ONCE
+from loopd.protocol.limits import DUE_ACCOUNTS_AT_ONCE, PENDING_PER_ACCOUNT_MAX
 from loopd.protocol.money import amount_json
 
 
@@ -262,6 +262,8 @@ class Ledger:
         if redeems:
             return Done(self.redeem(tx, movement, at_ms), True)
         pending = order.hold_until_ms is not None
+        if pending and self._has_many_pending(tx, payer, at_ms):
+            raise refused(Fault.TOO_MANY_PENDING)
         return Done(self.write(tx, movement, at_ms, pending=pending, until_ms=order.hold_until_ms), True)
 
     def redeem(self, tx: Tx, movement: Movement, at_ms: int) -> Transfer:
@@ -301,6 +303,10 @@ class Ledger:
         payer, payee = (outside, reserve) if amount_minor > 0 else (reserve, outside)
         digest = own_digest("backing", transfer_id, amount_minor)
         self.write(tx, Movement(transfer_id, Kind.BACKING, payer, payee, abs(amount_minor), digest, link=link), at_ms)
+
+    def _has_many_pending(self, tx: Tx, payer: Account, at_ms: int) -> bool:
+        self.books.charge_due(tx, self.history, payer, at_ms)
+        return lot_tables.count_pending(tx, payer.number, PENDING_PER_ACCOUNT_MAX) >= PENDING_PER_ACCOUNT_MAX
 
     def _check_open(self, order: Order, redeems: bool) -> None:
         for pointer, account_id in (("/from", order.payer), ("/to", order.payee)):

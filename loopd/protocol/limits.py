@@ -297,6 +297,10 @@ DISCHARGE_RUNS_MAX = 1_000
 DISCHARGES_DENIED_PER_DAY_MAX = 20
 # What names a payment between reserves outside; longer: 400.
 DISCHARGE_REFERENCE_MAX_CHARACTERS = 140
+# An order with its memo and whatever else its sender wants kept with it, for good. Beyond: 413.
+ORDER_MAX_BYTES = 16 * 1024
+# Pending transfers that one account may have of its own orders: they can all end at one moment. Beyond: 409.
+PENDING_PER_ACCOUNT_MAX = 1_000
 # How long an order may reserve funds; beyond: 400.
 HOLD_MAX_MS = 90 * 86_400_000
 # Orders in one request that stand and fall together; beyond: 400.

@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from loopd.api.loopcoin_callers import reading_string
 from loopd.crypto.keys import NodeKey, encode_signature
 from loopd.protocol.documents import check_document, dump_json, read_json
+from loopd.protocol.limits import ORDER_MAX_BYTES
 from loopd.protocol.timestamps import format_timestamp
 from tests.ledger_api import ADMIN, TRANSFERS, ledger_api
 from tests.ledger_support import (
@@ -345,3 +346,14 @@ async def test_without_a_currency_there_is_no_ledger(tmp_path: Path) -> None:
         assert (await api.admin("GET", OFFICE)).refusal == (404, "no_ledger")
         assert (await api.admin("POST", OFFICE, {"id": MARIA})).refusal == (404, "no_ledger")
         assert (await api.admin("POST", f"{OFFICE}/{MARIA}/key", {"public_key": None})).refusal == (404, "no_ledger")
+
+
+async def test_what_is_kept_of_an_order_has_an_end(tmp_path: Path) -> None:
+    async with ledger_api(tmp_path) as api:
+        await api.node.issue(MARIA, 100)
+        before = await api.node.books()
+        long = {**api.node.order(MARIA, BREWERY, 1), "x": "y" * ORDER_MAX_BYTES}
+        assert (await api.post(TRANSFERS, long, MARIA)).refusal == (413, "payload_too_large")
+        many = {"transfers": [{**long, "id": new_id()} for _ in range(16)]}
+        assert (await api.post(f"{TRANSFERS}/linked", many, MARIA)).refusal == (413, "payload_too_large")
+        assert await api.node.books() == before

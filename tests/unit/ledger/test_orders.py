@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loopd.crypto.keys import decode_signature
-from loopd.ledger import checks
+from loopd.ledger import checks, service
 from loopd.ledger.authority import OPERATOR, Authority
 from loopd.ledger.movements import Phase
 from loopd.ledger.orders import read_amount, signed_bytes
 from loopd.ledger.refusals import Fault
 from loopd.protocol.documents import check_document, dump_json
 from loopd.protocol.errors import Refusal
+from loopd.protocol.limits import PENDING_PER_ACCOUNT_MAX
 from loopd.protocol.timestamps import format_timestamp
 from tests.exchange_support import CONTEXT
 from tests.ledger_support import (
@@ -179,3 +180,25 @@ async def test_linked_holds_have_one_end_and_end_together(tmp_path: Path) -> Non
         await node.charge()
         assert node.available(MARIA) == lc(60)
         assert all(finding.holds for finding in checks.check(node.database.points))
+
+
+async def test_an_account_has_so_many_pending_transfers_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "PENDING_PER_ACCOUNT_MAX", 3)
+    async with ledger_node(tmp_path) as node:
+        await node.issue(MARIA, 100)
+        for _ in range(3):
+            await node.hold(MARIA, ANNA, "0.01", days=1)
+        until = format_timestamp(START_MS + 2 * DAY_MS)
+        more = node.order(MARIA, ANNA, "0.01", hold_until=until)
+        assert (await node.refusal(more)).reason == "too_many_pending"
+        await node.pay(MARIA, ANNA, 1)
+        sale = node.sale(1)
+        assert await node.write(lambda tx: node.settlements.hold(tx, sale)) is None
+        node.clock.advance(DAY_MS)
+        await node.submit(more)
+
+
+def test_the_refusal_tells_how_many_may_be_pending() -> None:
+    assert f"{PENDING_PER_ACCOUNT_MAX:,}" in Fault.TOO_MANY_PENDING.message
