@@ -191,7 +191,11 @@ class TransferRoutes:
         return await self._write(request, unit)
 
     def _read(self, request: Request, document: Document) -> Order:
-        order = read_order(document)
+        try:
+            order = read_order(document)
+        except Refusal as refusal:
+            _log.info("transfer_refused", transfer=document.value["id"].lower(), reason=refusal.reason)
+            raise
         identify(request, order.payer)
         return order
 

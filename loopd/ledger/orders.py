@@ -34,6 +34,8 @@ class Order:
     signature: str | None
     signed: bytes
     received: bytes
+    # Where a time stands that cannot be read; told only once its turn has come.
+    unreadable: str | None = None
 
     @property
     def digest(self) -> bytes:
@@ -44,21 +46,23 @@ class Order:
 def read_order(document: Document) -> Order:
     """The order of a LoopCoinTransfer that fits its schema.
 
-    Refusal `bad_amount`, `not_canonical`, `reserved_id`, `bad_time`.
+    Refusal `bad_amount`, `not_canonical`, `reserved_id`. Times that cannot be read are `check_times`'s to refuse.
     """
     value = document.value
     amount_minor, signed, order_id = read_amount(value["amount"]), signed_bytes(value), read_id(value["id"])
+    moments = {key: _moment(value[key]) for key in ("timestamp", "hold_until") if key in value}
     return Order(
         id=order_id,
         payer=value["from"],
         payee=value["to"],
         amount_minor=amount_minor,
         currency=value["currency"],
-        stated_at_ms=_moment(value, "timestamp"),
-        hold_until_ms=_moment(value, "hold_until") if "hold_until" in value else None,
+        stated_at_ms=moments["timestamp"] or 0,
+        hold_until_ms=moments.get("hold_until"),
         signature=value.get("signature"),
         signed=signed,
         received=document.received,
+        unreadable=next((f"/{key}" for key, moment_ms in moments.items() if moment_ms is None), None),
     )
 
 
@@ -97,6 +101,8 @@ def check_times(order: Order, now_ms: int, at_ms: int) -> None:
 
     `now_ms` is the clock's, `at_ms` what the order would be dated at.
     """
+    if order.unreadable is not None:
+        raise refused(Fault.BAD_TIME, {"pointer": order.unreadable})
     age_ms = now_ms - order.stated_at_ms
     if not -REQUEST_CLOCK_TOLERANCE_MS <= age_ms <= TRANSFER_MAX_AGE_MS:
         raise refused(Fault.BAD_TIME, {"pointer": "/timestamp"})
@@ -114,16 +120,11 @@ def own_digest(*parts: str | int) -> bytes:
     return sha256("\n".join(map(str, parts)).encode()).digest()
 
 
-def _moment(value: Mapping[str, Any], key: str) -> int:
-    stated = value[key]
+def _moment(stated: Any) -> int | None:
     try:
-        return parse_timestamp(stated) if isinstance(stated, str) else _no_moment()
+        return parse_timestamp(stated) if isinstance(stated, str) else None
     except ValueError:
-        raise refused(Fault.BAD_TIME, {"pointer": f"/{key}"}) from None
-
-
-def _no_moment() -> int:
-    raise ValueError("not a date-time")
+        return None
 
 
 def _as_numbers(value: Any) -> Any:

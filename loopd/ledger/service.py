@@ -140,10 +140,9 @@ class Ledger:
 
         Refusals are those of `refusals.Fault`, in their order, for each order in turn.
         """
-        if len({order.hold_until_ms for order in orders}) > 1:
-            raise refused(Fault.BAD_TIME, {"pointer": "/hold_until"})
         link = own_id("link", *(order.id for order in orders)) if len(orders) > 1 else None
-        return [self._submit(tx, order, authority, link) for order in orders]
+        end_ms = orders[0].hold_until_ms
+        return [self._submit(tx, order, authority, link, end_ms) for order in orders]
 
     def end(self, tx: Tx, transfer_id: str, phase: Phase, authority: Authority) -> Transfer:
         """Post or void what is pending, as its payer may, with all that is linked to it; gives the pending transfer.
@@ -235,7 +234,7 @@ class Ledger:
         if event in (Phase.POSTED, Phase.POST):
             self._events.append(tx, EventKind.LEDGER_POSTED, transfer.id, told)
 
-    def _submit(self, tx: Tx, order: Order, authority: Authority, link: str | None) -> Done:
+    def _submit(self, tx: Tx, order: Order, authority: Authority, link: str | None, end_ms: int | None) -> Done:
         terms = self.terms
         if order.currency != terms.currency_code:
             raise refused(Fault.WRONG_CURRENCY, {"pointer": "/currency"})
@@ -250,6 +249,8 @@ class Ledger:
             return Done(known, False)
         at_ms = self.now(tx)
         check_times(order, self._clock.now_ms(), at_ms)
+        if order.hold_until_ms != end_ms:
+            raise refused(Fault.BAD_TIME, {"pointer": "/hold_until"})
         redeems = self.settings.redemption and order.payee == accounts.issuance_id(self.node.node_id)
         self._check_open(order, redeems)
         payee = tables.find_account(tx, order.payee, order.currency)

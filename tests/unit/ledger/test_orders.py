@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from loopd.crypto.keys import decode_signature
 from loopd.ledger import checks, service
 from loopd.ledger.authority import OPERATOR, Authority
 from loopd.ledger.movements import Phase
-from loopd.ledger.orders import read_amount, signed_bytes
+from loopd.ledger.orders import own_id, read_amount, signed_bytes
 from loopd.ledger.refusals import Fault
 from loopd.protocol.documents import check_document, dump_json
 from loopd.protocol.errors import Refusal
@@ -32,31 +33,63 @@ from tests.ledger_support import (
     signed,
 )
 
-# Faults of a plain order, each with what brings it about, in the order in which they are looked at.
+# Faults of an order, each with what brings it about, in the order in which they are looked at.
 FAULTS: dict[Fault, dict[str, Any]] = {
+    Fault.BAD_AMOUNT: {"amount": Decimal("1.005")},
+    Fault.NOT_CANONICAL: {"x": 2**60},
+    Fault.RESERVED_ID: {"id": own_id("anything")},
     Fault.WRONG_CURRENCY: {"currency": "LC-BER"},
+    Fault.SAME_ACCOUNT: {"to": MARIA},
+    Fault.BAD_SIGNATURE: {"signature": "none"},
     Fault.NOT_AUTHORISED: {"authority": Authority()},
     Fault.OTHER_CONTENT: {"id": "repeated"},
-    Fault.BAD_TIME: {"timestamp": format_timestamp(START_MS - 8 * DAY_MS)},
+    Fault.BAD_TIME: {"hold_until": True},
+    Fault.RESERVED_ACCOUNT: {"to": ISSUANCE},
+    Fault.OTHER_NODE: {"to": "user:max@vienna.loop"},
     Fault.UNKNOWN_ACCOUNT: {"to": "user:nobody@munich.loop"},
     Fault.INSUFFICIENT_FUNDS: {"amount": Decimal(1_000)},
 }
 
 
-async def test_of_several_faults_the_first_in_the_list_is_told(tmp_path: Path) -> None:
-    async with ledger_node(tmp_path) as node:
+def _combined(first: int) -> Iterator[tuple[Fault, ...]]:
+    """A fault with any of those that follow it, of which no two are about the same field."""
+    faults = list(FAULTS)
+    rest = faults[first + 1 :]
+    for bits in range(1 << len(rest)):
+        chosen = (faults[first], *(fault for number, fault in enumerate(rest) if bits >> number & 1))
+        fields = [name for fault in chosen for name in FAULTS[fault]]
+        if len(fields) == len(set(fields)):
+            yield chosen
+
+
+def test_the_faults_stand_in_the_order_of_the_list() -> None:
+    assert list(FAULTS) == [fault for fault in Fault if fault in FAULTS]
+
+
+@pytest.mark.parametrize("first", range(len(FAULTS)), ids=[fault.reason for fault in FAULTS])
+async def test_of_several_faults_the_first_in_the_list_is_told(tmp_path: Path, first: int) -> None:
+    async with ledger_node(tmp_path, holders=(ANNA, BREWERY)) as node:
+        await node.open(MARIA, key=KEY)
         await node.issue(MARIA, 100)
         paid = await node.pay(MARIA, BREWERY, 1)
-        faults = list(FAULTS)
-        for first in range(len(faults)):
-            for bits in range(1 << (len(faults) - first - 1)):
-                chosen = [faults[first], *(fault for n, fault in enumerate(faults[first + 1 :]) if bits >> n & 1)]
-                changes = {name: value for fault in chosen for name, value in FAULTS[fault].items()}
-                authority = changes.pop("authority", Authority(account=MARIA))
-                if changes.get("id") == "repeated":
-                    changes["id"] = paid.id
-                order = {**node.order(MARIA, BREWERY, 50), **changes}
-                assert (await node.refusal(order, authority=authority)).reason == faults[first].reason
+        for chosen in _combined(first):
+            changes = {name: value for fault in chosen for name, value in FAULTS[fault].items()}
+            authority = changes.pop("authority", Authority(account=MARIA))
+            if changes.get("id") == "repeated":
+                changes["id"] = paid.id
+            order = {**node.order(MARIA, BREWERY, 50), **changes}
+            assert (await node.refusal(order, authority=authority)).reason == chosen[0].reason, chosen
+
+
+async def test_of_linked_orders_an_end_of_its_own_is_told_in_its_turn(tmp_path: Path) -> None:
+    async with ledger_node(tmp_path) as node:
+        await node.issue(MARIA, 100)
+        held = node.order(MARIA, ANNA, 1, hold_until=format_timestamp(START_MS + DAY_MS))
+        odd = node.order(MARIA, BREWERY, 1, hold_until=format_timestamp(START_MS + 2 * DAY_MS))
+        assert (await node.refusal(held, odd)).reason == "bad_time"
+        assert (await node.refusal(held, odd, authority=Authority())).reason == "not_authorised"
+        assert (await node.refusal(held, {**odd, "currency": "LC-BER"})).reason == "wrong_currency"
+        assert (await node.refusal(held, {**odd, "to": "user:nobody@munich.loop"})).reason == "bad_time"
 
 
 def test_every_fault_has_a_reason_of_its_own() -> None:
