@@ -69,7 +69,8 @@ class Ledger:
         if versions:
             self._check_same_currency(versions[-1].terms, terms)
         if not versions or versions[-1].terms != terms:
-            valid_from_ms = max(self.now(tx), versions[-1].valid_from_ms + 1 if versions else 0)
+            # Later than all that is dated: nothing that was done may follow other terms when it is looked at again.
+            valid_from_ms = max(self.now(tx), versions[-1].valid_from_ms) + 1 if versions else self.now(tx)
             versions.append(Version(valid_from_ms, terms))
             tables.insert_terms(tx, versions[-1])
             lot_tables.look_again(tx, valid_from_ms)

@@ -179,6 +179,22 @@ async def test_a_late_run_after_other_terms_began_follows_the_terms_of_each_mome
         assert (node.balance(MARIA), node.available(MARIA)) == (8_100, 8_100)
 
 
+@pytest.mark.parametrize("charged_before", [True, False])
+async def test_terms_that_change_at_a_boundary_itself_come_after_it(tmp_path: Path, charged_before: bool) -> None:
+    """What happens at the moment of a change follows the terms before it, whenever it is written."""
+    async with ledger_node(tmp_path, expiry_months=1) as node:
+        await node.issue(MARIA, 100)
+        node.clock.set_wall(parse_timestamp("2026-03-15T00:00:00Z"))
+        if charged_before:
+            await node.charge()
+        await node.restart(expiry_months=1, decay_rate=Decimal("0.2"))
+        await node.charge()
+        assert node.balance(MARIA) == lc(95)
+        node.clock.set_wall(parse_timestamp("2026-04-15T00:00:00Z"))
+        await node.charge()
+        assert node.balance(MARIA) == lc(76)
+
+
 async def test_the_currency_stays(tmp_path: Path) -> None:
     async with ledger_node(tmp_path) as node:
         for changes in ({"currency_code": "LC-BER"}, {"backed_by": "CHF"}):
