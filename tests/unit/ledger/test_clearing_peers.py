@@ -226,3 +226,21 @@ def test_a_peers_settlements_are_read_without_the_others(three: Three, statement
         tables.page(Explaining(), MUNICH, 5, 100)
     found = [plan for plan in plans if "clearing_settlement" in plan]
     assert ["clearing_settlement_of_peer (<expr>=? AND number" in plan for plan in found] == [True]
+
+
+def test_money_for_a_sale_that_is_off_already_goes_back_at_once(three: Three) -> None:
+    """The request was taken, its repeat was refused for good: the sale is off before the money comes."""
+    munich, vienna = three.munich, three.vienna
+    sold = sale(1, munich, vienna, COST)
+    munich.write(lambda tx: munich.payments.hold(tx, sold))
+    [(number, _, body)] = munich.sent()
+    three.tell(MUNICH, vienna, body)
+    munich.forget(number)
+    assert three.state(sold) == "held"
+    known = tables.find_of_transaction(munich.source, MUNICH, sold.transaction_id)
+    assert known is not None
+    munich.write(lambda tx: munich.clearing.request_answered(tx, f"settlement:{known.number}", 403, "suspended"))
+    assert munich.told_of(sold.transaction_id) == "suspended"
+    three.pass_on()
+    assert three.state(sold) == "voided"
+    assert vienna.ledger.require(vienna.source, vienna.buyer).held_minor == 0
