@@ -1,6 +1,6 @@
 """The routes of settlements and netting on a listening socket, with a client that is another node or the operator."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,9 @@ class Client:
     ) -> None:
         self.node = node
         self.outbox = outbox
-        # What Vienna answers to each path that it is asked.
+        # What Vienna answers to each path that it is asked, and what happens while it does.
         self.statements = statements
+        self.meanwhile: Callable[[], Awaitable[object]] | None = None
         self._session = session
         self._base = base
         self._token = token
@@ -96,8 +97,11 @@ async def client_of(directory: Path, **settings: Any) -> AsyncIterator[Client]:
         room = ClearingRoom(node.ledger, node.settlements, node.clock, audit, events, outbox, told, told)
         netting = make_netting(node.ledger, room.clearing, node.clock, Keys("munich.loop"), audit, events, outbox)
         statements: dict[str, bytes] = {}
+        clients: list[Client] = []
 
         async def read(node_id: str, path: str) -> bytes | None:
+            if clients and clients[0].meanwhile is not None:
+                await clients[0].meanwhile()
             return statements.get(path)
 
         reconciling = Reconciling(node.ledger.node.node_id, room.clearing, node.database, read)
@@ -122,7 +126,8 @@ async def client_of(directory: Path, **settings: Any) -> AsyncIterator[Client]:
         host, port = await app.listen_tcp("127.0.0.1", 0)
         try:
             async with ClientSession() as session:
-                yield Client(node, session, f"http://{host}:{port}", token, statements, outbox)
+                clients.append(Client(node, session, f"http://{host}:{port}", token, statements, outbox))
+                yield clients[0]
         finally:
             await app.close(1.0)
 

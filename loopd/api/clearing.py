@@ -78,8 +78,9 @@ _COMPARISON: Final[Mapping[str, Any]] = {
         "in_flight": {"type": "integer", "description": "Entries that one side has further than the other."},
         "difference": {
             "type": ["object", "null"],
-            "description": "The first one: `reason` is `missing_here`, `missing_there` or `other_amounts`; `here` and "
-            "`there` are the entry on each side, or null.",
+            "description": "The first one: `reason` is `missing_here`, `missing_there`, `other_amounts` or "
+            "`other_decision` (the payee has posted what its payer has not decided on); `here` and `there` are the "
+            "entry on each side, or null.",
         },
     },
 }

@@ -30,6 +30,11 @@ class Entry:
     payee_minor: int
     kind: EntryKind = EntryKind.SETTLEMENT
 
+    @property
+    def name(self) -> tuple[str, str, str]:
+        """By which both sides know it."""
+        return self.kind, self.payer, self.id
+
     def waits(self, *, at_payer: bool) -> bool:
         """Whether one side alone may have it: of a settlement the payee's, of a discharge the debtor's."""
         return self.state == PayeeState.PREPARED.value and at_payer == (self.kind is EntryKind.DISCHARGE)
@@ -54,8 +59,9 @@ class Comparison:
 
 
 def compare(here: Iterable[Entry], there: Iterable[Entry], home: str) -> Comparison:
-    """The statements of `home` and of its peer. Reasons: `missing_here`, `missing_there`, `other_amounts`.
+    """The statements of `home` and of its peer.
 
+    Reasons: `missing_here`, `missing_there`, `other_amounts`, `other_decision` (posted by the side that does not decide).
     A payee that has prepared waits for a payer that may hold, have decided or be about to; a debtor that has announced
     waits for a creditor that may not have heard of it. Neither is a difference.
     """
@@ -66,6 +72,9 @@ def compare(here: Iterable[Entry], there: Iterable[Entry], home: str) -> Compari
         if own is not None and other is not None:
             if (own.payer_minor, own.payee_minor) != (other.payer_minor, other.payee_minor):
                 return Comparison(len(ours.keys() & theirs.keys()), in_flight, Difference("other_amounts", own, other))
+            if _decided_alone(own, other, home):
+                both = Difference("other_decision", own, other)
+                return Comparison(len(ours.keys() & theirs.keys()), in_flight, both)
             in_flight += own.state != other.state
             continue
         alone = own or other
@@ -74,6 +83,15 @@ def compare(here: Iterable[Entry], there: Iterable[Entry], home: str) -> Compari
             return Comparison(len(ours.keys() & theirs.keys()), in_flight, Difference(reason, own, other))
         in_flight += 1
     return Comparison(len(ours.keys() & theirs.keys()), in_flight, None)
+
+
+def _decided_alone(own: Entry, other: Entry, home: str) -> bool:
+    """Whether the side that only follows has posted what the other has not: a settlement's payer decides on it, of a
+    discharge its creditor.
+    """
+    of_payer, of_payee = (own, other) if own.payer == home else (other, own)
+    decides, follows = (of_payer, of_payee) if own.kind is EntryKind.SETTLEMENT else (of_payee, of_payer)
+    return (decides.state, follows.state) == LISTED
 
 
 def entry_json(entry: Entry) -> dict[str, Any]:
@@ -119,4 +137,4 @@ def comparison_json(peer: str, comparison: Comparison) -> dict[str, Any]:
 
 
 def _by_name(entries: Iterable[Entry]) -> dict[tuple[str, str, str], Entry]:
-    return {(entry.kind, entry.payer, entry.id): entry for entry in entries}
+    return {entry.name: entry for entry in entries}

@@ -1,5 +1,7 @@
 """Asks a peer for its statement, and compares it with this node's."""
 
+import asyncio
+from dataclasses import replace
 from typing import Any, Protocol
 
 from loopd.database import Database
@@ -42,15 +44,25 @@ class Reconciling:
         """Compare now. NotFound (404) `no_ledger`, `unknown_peer`; Unavailable (503) `peer_unreachable` where the peer
         gave no statement.
         """
-        points = self._database.points
-        self._clearing.balance(points, peer)
+        self._clearing.balance(self._database.points, peer)
+        before = await self._read(peer)
         theirs = await self._ask(peer)
-        ours: list[Entry] = []
+        ours = await self._read(peer)
+        # What moved meanwhile stood otherwise here than at the moment at which the peer told of it.
+        moving = {name for name in ours.keys() | before.keys() if ours.get(name) != before.get(name)}
+        still = [each for each in theirs if each.name not in moving]
+        compared = compare([each for name, each in ours.items() if name not in moving], still, self._node_id)
+        return comparison_json(peer, replace(compared, in_flight=compared.in_flight + len(moving)))
+
+    async def _read(self, peer: str) -> dict[tuple[str, str, str], Entry]:
+        """This node's statement; other work goes on between its pages."""
+        found: dict[tuple[str, str, str], Entry] = {}
         after = 0
-        while page := tables.statement(points, self._node_id, peer, after, LIST_LIMIT_MAX):
-            ours += [entry for _, entry in page]
+        while page := tables.statement(self._database.points, self._node_id, peer, after, LIST_LIMIT_MAX):
+            found |= {entry.name: entry for _, entry in page}
             after = page[-1][0]
-        return comparison_json(peer, compare(ours, theirs, self._node_id))
+            await asyncio.sleep(0)
+        return found
 
     async def _ask(self, peer: str) -> list[Entry]:
         found: list[Entry] = []

@@ -137,7 +137,7 @@ async def test_both_sides_books_are_compared(tmp_path: Path) -> None:
         assert (entry["state"], entry["payer_amount"], own["next"]) == ("prepared", 92, None)
         for results, told in (
             ([entry], None),
-            ([{**entry, "state": "posted"}], None),
+            ([{**entry, "state": "posted"}], "other_decision"),
             ([{**entry, "payee_amount": 93}], "other_amounts"),
             ([], "missing_there"),
             ([entry, {**entry, "id": "00000000-0000-4000-8000-000000000009", "state": "posted"}], "missing_here"),
@@ -146,5 +146,9 @@ async def test_both_sides_books_are_compared(tmp_path: Path) -> None:
             found = (await client.ask("POST", reconcile)).json
             assert found["agrees"] == (told is None)
             assert (found["difference"] or {}).get("reason") == told
+        client.statements[first] = dump_json({"results": [{**entry, "state": "posted"}], "next": None})
+        client.meanwhile = lambda: client.tell(message("Inquiry", asks="post"))
+        found = (await client.ask("POST", reconcile)).json
+        assert (found["agrees"], found["in_flight"]) == (True, 1)
         assert (await client.ask("POST", reconcile, authorised=False)).status == 401
         assert (await client.ask("POST", reconcile.replace("vienna", "linz"))).reason == "unknown_peer"

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from loopd.ledger.clearing.reconciliation import Entry, compare, read_entry
+from loopd.ledger.clearing.reconciliation import Entry, EntryKind, compare, read_entry
 
 HERE, THERE = "munich.loop", "vienna.loop"
 
@@ -45,6 +45,19 @@ def test_what_is_on_its_way_is_counted_and_no_difference() -> None:
         assert (found.in_flight, found.difference) == (1, None)
     # A payer that knows of a reserve that is nowhere.
     assert compare([prepared], [], HERE).difference is not None
+
+
+@pytest.mark.parametrize("kind", EntryKind)
+@pytest.mark.parametrize("decides_here", [True, False])
+def test_what_the_deciding_side_has_not_decided_on_is_a_difference(kind: EntryKind, decides_here: bool) -> None:
+    """A payer decides on its settlement, and of a discharge who is paid."""
+    payer = HERE if decides_here == (kind is EntryKind.SETTLEMENT) else THERE
+    posted, prepared = (replace(entry(1, payer, state), kind=kind) for state in ("posted", "prepared"))
+    ours, theirs = (prepared, posted) if decides_here else (posted, prepared)
+    difference = compare([ours], [theirs], HERE).difference
+    assert difference is not None
+    assert (difference.reason, difference.here, difference.there) == ("other_decision", ours, theirs)
+    assert compare([theirs], [ours], HERE).in_flight == 1
 
 
 @pytest.mark.parametrize(
