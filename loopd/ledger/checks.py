@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from loopd.database.rows import RowSource
+from loopd.ledger import tables
 from loopd.ledger.accounts import Role
+from loopd.ledger.clearing.messages import Name
+from loopd.ledger.clearing.postings import link_of
+from loopd.ledger.dates import day_text
+from loopd.ledger.terms import TermsHistory
 
 # Broken places told of one invariant; the first show what happened.
 _SHOWN: Final = 5
@@ -26,6 +31,17 @@ class Finding:
 # Each query gives a row for every place that is wrong; its first column names the place.
 _QUERIES: Final[Sequence[tuple[str, str]]] = (
     (
+        "no transfer is missing, and no entry is without one",
+        # Numbers are given without a gap, so that one beyond the last is of none.
+        "SELECT account FROM ledger_entry WHERE transfer > (SELECT coalesce(max(number), 0) FROM ledger_transfer) "
+        "UNION ALL SELECT 'of numbers 1 to ' || last FROM (SELECT count(*) AS found, max(number) AS last "
+        "FROM ledger_transfer) WHERE found <> last",
+    ),
+    (
+        "nothing is dated later than the books are",
+        "SELECT id FROM ledger_transfer WHERE at_ms > (SELECT at_ms FROM ledger_time)",
+    ),
+    (
         "debits equal credits in every transfer",
         "SELECT transfer FROM ledger_entry GROUP BY transfer HAVING sum(amount_minor) <> 0",
     ),
@@ -33,6 +49,16 @@ _QUERIES: Final[Sequence[tuple[str, str]]] = (
         "both accounts of a transfer have one currency",
         "SELECT t.id FROM ledger_transfer t JOIN ledger_account p ON p.number = t.payer "
         "JOIN ledger_account q ON q.number = t.payee WHERE p.currency <> q.currency",
+    ),
+    (
+        "what the ledger keeps for itself moves by its own rules alone, and what ages goes to the community",
+        "SELECT t.id FROM ledger_transfer t JOIN ledger_account p ON p.number = t.payer "
+        "JOIN ledger_account q ON q.number = t.payee WHERE "
+        "(t.kind IN ('payment', 'bonus', 'decay', 'forfeit') AND (p.role NOT IN ('holder', 'fund') "
+        "OR q.role NOT IN ('holder', 'fund'))) OR (t.kind = 'settlement' AND ((p.role IN ('issuance', 'reserve') "
+        "AND q.role IN ('holder', 'fund')) OR (q.role IN ('issuance', 'reserve') AND p.role IN ('holder', 'fund')))) "
+        "OR (t.kind IN ('decay', 'forfeit') AND (p.role <> 'holder' "
+        "OR q.id NOT LIKE 'node:community-fund@%'))",
     ),
     (
         "what was posted moved its amount, and nothing else moved",
@@ -73,6 +99,13 @@ _QUERIES: Final[Sequence[tuple[str, str]]] = (
         "WHERE (e.issue_day >= 0) <> (a.role = 'holder')",
     ),
     (
+        "who is paid by a holder gets coins of the same days",
+        "SELECT t.id FROM ledger_transfer t JOIN ledger_account p ON p.number = t.payer AND p.role = 'holder' "
+        "JOIN ledger_account q ON q.number = t.payee AND q.role = 'holder' "
+        "JOIN ledger_entry e ON e.account IN (t.payer, t.payee) AND e.transfer = t.number "
+        "GROUP BY t.number, e.issue_day HAVING sum(e.amount_minor) <> 0",
+    ),
+    (
         "what is held is what is pending",
         "SELECT a.id FROM ledger_account a LEFT JOIN (SELECT h.payer, sum(t.amount_minor) AS minor FROM ledger_hold h "
         "JOIN ledger_transfer t ON t.number = h.transfer WHERE h.state = 'pending' GROUP BY h.payer) p "
@@ -83,6 +116,18 @@ _QUERIES: Final[Sequence[tuple[str, str]]] = (
         "SELECT account FROM (SELECT account, issue_day, held_minor AS minor FROM ledger_lot UNION ALL "
         "SELECT h.payer, l.issue_day, -l.amount_minor FROM ledger_hold_lot l JOIN ledger_hold h ON h.transfer = l.hold "
         "WHERE h.state = 'pending' AND l.issue_day >= 0) GROUP BY account, issue_day HAVING sum(minor) <> 0",
+    ),
+    (
+        "what is held of lots is the amount that its payer promised",
+        "SELECT t.id FROM ledger_hold h JOIN ledger_transfer t ON t.number = h.transfer "
+        "LEFT JOIN (SELECT hold, sum(amount_minor) AS minor FROM ledger_hold_lot GROUP BY hold) l "
+        "ON l.hold = h.transfer WHERE h.payer <> t.payer OR coalesce(l.minor, 0) <> t.amount_minor",
+    ),
+    (
+        "what was posted of a hold are the coins that it held",
+        "SELECT t.id FROM ledger_transfer t JOIN ledger_hold_lot l ON l.hold = t.pending "
+        "LEFT JOIN ledger_entry e ON e.account = t.payer AND e.transfer = t.number AND e.issue_day = l.issue_day "
+        "WHERE t.phase = 'post' AND e.amount_minor IS NOT -l.amount_minor",
     ),
     (
         "a pending transfer ended as its end says, once",
@@ -98,10 +143,11 @@ _QUERIES: Final[Sequence[tuple[str, str]]] = (
     ),
     (
         "closing balances are the sums of the days up to them",
-        "SELECT account FROM (SELECT c.account, c.balance_minor, sum(coalesce(d.minor, 0)) "
-        "OVER (PARTITION BY c.account ORDER BY c.day) AS minor FROM ledger_closing c LEFT JOIN "
-        "(SELECT account, at_ms / 86400000 AS day, sum(amount_minor) AS minor FROM ledger_entry GROUP BY 1, 2) d "
-        "ON d.account = c.account AND d.day = c.day) WHERE balance_minor <> minor",
+        "WITH moved AS (SELECT account, at_ms / 86400000 AS day, sum(amount_minor) AS minor FROM ledger_entry "
+        "GROUP BY 1, 2) SELECT account FROM (SELECT m.account, c.balance_minor, sum(m.minor) OVER "
+        "(PARTITION BY m.account ORDER BY m.day) AS minor FROM moved m LEFT JOIN ledger_closing c "
+        "ON c.account = m.account AND c.day = m.day) WHERE balance_minor IS NOT minor UNION ALL "
+        "SELECT 'a day without entries' WHERE (SELECT count(*) FROM ledger_closing) > (SELECT count(*) FROM moved)",
     ),
     (
         "what is linked stood or fell together",
@@ -114,7 +160,8 @@ _QUERIES: Final[Sequence[tuple[str, str]]] = (
         "SELECT s.transaction_id FROM ledger_settlement s LEFT JOIN ledger_transfer t "
         "ON t.link = s.link AND t.phase = 'pending' AND t.kind = 'settlement' LEFT JOIN ledger_hold h "
         "ON h.transfer = t.number GROUP BY s.seller_node, s.transaction_id "
-        "HAVING coalesce(sum(t.amount_minor), 0) <> s.total_minor OR sum(h.state <> CASE s.state "
+        "HAVING coalesce(sum(t.amount_minor), 0) <> s.total_minor "
+        "OR (SELECT sum(value) FROM json_each(s.lines)) <> s.total_minor OR sum(h.state <> CASE s.state "
         "WHEN 'posted' THEN 'posted' WHEN 'voided' THEN 'voided' ELSE 'pending' END) > 0",
     ),
     (
@@ -141,6 +188,14 @@ _QUERIES: Final[Sequence[tuple[str, str]]] = (
         "OR d.backing_minor <> (SELECT coalesce(sum(CASE WHEN (debtor = d.peer) = (d.side = 'creditor') "
         "THEN backing_minor ELSE -backing_minor END), 0) FROM netting_claim WHERE discharge = d.number))",
     ),
+    (
+        "a settlement's bonus is one transfer to its payer out of the bonus fund",
+        "SELECT s.transaction_id FROM ledger_settlement s LEFT JOIN ledger_transfer t ON t.link = s.link "
+        "AND t.kind = 'bonus' LEFT JOIN ledger_account p ON p.number = t.payer "
+        "LEFT JOIN ledger_account q ON q.number = t.payee GROUP BY s.seller_node, s.transaction_id "
+        "HAVING coalesce(sum(t.amount_minor), 0) <> s.bonus_minor OR count(t.number) > 1 "
+        "OR max(p.id) NOT LIKE 'node:bonus@%' OR max(q.id) <> s.payer",
+    ),
 )
 
 
@@ -151,7 +206,7 @@ def check(source: RowSource, progress: Callable[[str], None] = lambda _: None) -
         progress(invariant)
         rows = source.all(f"{query} LIMIT {_SHOWN}")
         found.append(Finding(invariant, [str(row[0]) for row in rows]))
-    found.append(_conservation(source))
+    found += [_ageing(source), _between_cities(source), _conservation(source)]
     return found
 
 
@@ -192,6 +247,51 @@ def conservation(source: RowSource) -> list[Conservation]:
 def _conservation(source: RowSource) -> Finding:
     broken = [each.currency for each in conservation(source) if not each.holds]
     return Finding("issued + received = holdings + redeemed + sent", broken)
+
+
+def _ageing(source: RowSource) -> Finding:
+    """No lot waits for a later boundary than its next one: it would miss what is due."""
+    broken: list[str] = []
+    versions = tables.terms_versions(source)
+    lots = source.all(
+        "SELECT account, issue_day, max(due_ms) AS due_ms FROM ledger_lot WHERE amount_minor > held_minor "
+        "GROUP BY issue_day ORDER BY issue_day"
+    )
+    if versions:
+        history, now_ms = TermsHistory(versions), tables.ledger_time(source)
+        late = [row for row in lots if row["due_ms"] > history.next_boundary(row["issue_day"], now_ms)]
+        broken = [f"{row['account']} from {day_text(row['issue_day'])}" for row in late]
+    return Finding("no lot misses a boundary", broken[:_SHOWN])
+
+
+def _between_cities(source: RowSource) -> Finding:
+    """The lines of a settlement with another node stand as it does, and are what crosses; no lines are of none."""
+    lines = {
+        row["link"]: row
+        for row in source.all(
+            "SELECT t.link, min(h.state) AS state, max(h.state) AS other_state, "
+            "sum(CASE WHEN p.role = 'clearing' OR q.role = 'clearing' THEN t.amount_minor ELSE 0 END) AS minor "
+            "FROM ledger_transfer t JOIN ledger_hold h ON h.transfer = t.number "
+            "JOIN ledger_account p ON p.number = t.payer JOIN ledger_account q ON q.number = t.payee "
+            "WHERE t.kind = 'settlement' AND t.phase = 'pending' GROUP BY t.link "
+            "HAVING sum(p.role = 'clearing' OR q.role = 'clearing') > 0"
+        )
+    }
+    broken = []
+    for row in source.all(
+        "SELECT payer_node, payee_node, id, side, state, payer_minor, payee_minor FROM clearing_settlement"
+    ):
+        found = lines.pop(link_of(Name(row["payer_node"], row["payee_node"], row["id"])), None)
+        crossing_minor = row[f"{row['side']}_minor"]
+        stands = "pending" if row["state"] in ("held", "prepared") else row["state"]
+        if found is None:
+            # Nothing was held or reserved, or nothing crosses.
+            wrong = crossing_minor != 0
+        else:
+            wrong = (found["state"], found["other_state"], found["minor"]) != (stands, stands, crossing_minor)
+        if wrong:
+            broken.append(row["id"])
+    return Finding("a settlement between cities is as its lines", [*broken, *lines][:_SHOWN])
 
 
 @dataclass(frozen=True, slots=True)

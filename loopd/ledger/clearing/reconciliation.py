@@ -61,7 +61,7 @@ class Comparison:
 def compare(here: Iterable[Entry], there: Iterable[Entry], home: str) -> Comparison:
     """The statements of `home` and of its peer.
 
-    Reasons: `missing_here`, `missing_there`, `other_amounts`, `other_decision` (posted by the side that does not decide).
+    Reasons: `missing_here`, `missing_there`, `other_amounts`, `other_decision` (posted by who does not decide).
     A payee that has prepared waits for a payer that may hold, have decided or be about to; a debtor that has announced
     waits for a creditor that may not have heard of it. Neither is a difference.
     """

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
 import pytest
 
+from loopd.ledger import checks
 from loopd.ledger.clearing import payer, tables
 from loopd.ledger.clearing.messages import MESSAGE_TYPES, settlement_id
 from loopd.ledger.clearing.ports import Consent
@@ -244,3 +245,32 @@ def test_money_for_a_sale_that_is_off_already_goes_back_at_once(three: Three) ->
     three.pass_on()
     assert three.state(sold) == "voided"
     assert vienna.ledger.require(vienna.source, vienna.buyer).held_minor == 0
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE clearing_settlement SET state = 'posted' WHERE state = 'prepared'",
+        "UPDATE clearing_settlement SET state = 'voided' WHERE state = 'posted'",
+        "UPDATE clearing_settlement SET payer_minor = payer_minor + 1, payee_minor = payee_minor + 1",
+        "UPDATE clearing_settlement SET id = upper(id) WHERE state = 'posted'",
+        "DELETE FROM clearing_settlement WHERE state = 'prepared'",
+    ],
+)
+@pytest.mark.parametrize("side", [MUNICH, VIENNA])
+def test_a_settlement_that_is_not_as_its_lines_is_found(three: Three, side: str, statement: str) -> None:
+    munich, vienna = three.munich, three.vienna
+    for number, what in ((1, munich.payments.post), (2, munich.payments.release), (3, munich.payments.freeze)):
+        sold = three.prepared(number, munich)
+        munich.write(lambda tx, what=what, sold=sold: what(tx, sold))
+        three.pass_on()
+    vienna.told.bids.clear()
+    munich.write(lambda tx: munich.payments.hold(tx, replace(sold, transaction_id="TXN-2026-09-21-009")))
+    three.pass_on()
+    city = three.of(side)
+    assert all(each.holds for each in checks.check(city.source))
+    for name in ("decided", "lasts"):
+        city.connection.execute(f"DROP TRIGGER clearing_settlement_{name}")
+    assert city.connection.execute(statement).rowcount > 0
+    broken = [each.invariant for each in checks.check(city.source) if not each.holds]
+    assert "a settlement between cities is as its lines" in broken

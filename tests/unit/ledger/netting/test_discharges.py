@@ -206,8 +206,8 @@ def test_a_run_that_is_not_signed_is_not_paid(pair: NettingPair) -> None:
 def test_the_reserve_must_have_it(pair: NettingPair) -> None:
     owing(pair)
     reserve = pair.vienna.ledger.require(pair.vienna.source, f"node:reserve@{VIENNA}")
-    left_minor, at_ms = 9199 - reserve.balance_minor, pair.vienna.clock.now_ms()
-    pair.vienna.write(lambda tx: pair.vienna.ledger.move_backing(tx, "taken", "taken", left_minor, at_ms))
+    left_minor, ledger = 9199 - reserve.balance_minor, pair.vienna.ledger
+    pair.vienna.write(lambda tx: ledger.move_backing(tx, "taken", "taken", left_minor, ledger.now(tx)))
     assert refusal(lambda: pair.pay(pair.vienna)).reason == "insufficient_reserve"
 
 
