@@ -109,7 +109,7 @@ class LoopCoinRoutes:
         account, is_holder = await self._readable(request)
         points, at = self._database.points, request.text("at")
         if at is not None:
-            moment_ms = _moment(at)
+            moment_ms = _moment(at, max(self._clock.now_ms(), tables.ledger_time(points)))
             balance_minor = tables.balance_at(points, account.number, moment_ms)
             shown = {"id": account.id, "currency": account.currency, "balance": amount_json(balance_minor)}
             return json_answer({**shown, "at": format_timestamp(moment_ms)})
@@ -149,12 +149,15 @@ class LoopCoinRoutes:
         return account, is_holder
 
 
-def _moment(text: str) -> int:
+def _moment(text: str, now_ms: int) -> int:
+    """A past moment: what a balance will be, nobody knows who does not know what is paid until then."""
     try:
         moment_ms = parse_timestamp(text)
         format_timestamp(moment_ms)
     except (ValueError, OverflowError):
-        raise Invalid("bad_time", "at is an ISO 8601 date-time with a time zone.", {"parameter": "at"}) from None
+        moment_ms = now_ms + 1
+    if moment_ms > now_ms:
+        raise Invalid("bad_time", "at is a past date-time, ISO 8601 with a time zone.", {"parameter": "at"})
     return moment_ms
 
 

@@ -58,9 +58,9 @@ def test_what_is_described_is_what_is_answered(mode: GenerationMode, stage: Stag
 def _try(case: schemathesis.Case, stage: Stage, session: requests.Session) -> None:
     prepared = session.prepare_request(_request(case, stage))
     body = prepared.body if isinstance(prepared.body, bytes) else (prepared.body or "").encode()
-    if case.method == "POST" and "/federat" in case.path:
+    if (case.method == "POST" and "/federat" in case.path) or case.path.endswith("/federate/settlement"):
         # Signed by a peer, so that what is inside is looked at.
-        prepared.headers.update(stage.vienna.headers(prepared.path_url, body, OWN))
+        prepared.headers.update(stage.vienna.headers(prepared.path_url, body, OWN, method=case.method))
     response = session.send(prepared, timeout=10, allow_redirects=False, stream=True)
     if response.headers.get("Content-Type") == "text/event-stream":
         # It has no end; its beginning is its answer.
@@ -72,6 +72,8 @@ def _try(case: schemathesis.Case, stage: Stage, session: requests.Session) -> No
 def _request(case: schemathesis.Case, stage: Stage) -> requests.Request:
     options = case.as_transport_kwargs(base_url=f"https://127.0.0.1:{stage.node.port}")
     scope = "offer:write" if case.path.endswith(("/offers", "/select")) else "material:write"
+    if "/loopcoin/" in case.path:
+        scope = "account"
     headers = {**options.pop("headers"), **stage.bearer(scope)}
     known = ("method", "url", "params", "data", "json", "cookies")
     return requests.Request(headers=headers, **{name: options[name] for name in known if name in options})

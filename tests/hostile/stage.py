@@ -20,6 +20,8 @@ HERE = "MAT-DE-MUC-2026-FOOD-HERE01"
 WITHDRAWN = "MAT-DE-MUC-2026-FOOD-GONE01"
 ABSENT_ID = "MAT-DE-MUC-2026-FOOD-ABSENT"
 
+MARIA = f"user:maria@{OWN}"
+
 LD_JSON = {"Content-Type": "application/ld+json"}
 JSON = {"Content-Type": "application/json"}
 
@@ -138,8 +140,8 @@ def copy_of(
 def _tokens(node: RunningNode) -> dict[str, str]:
     """Tokens by their scopes, one that has expired and one that was revoked; made while the daemon is down."""
 
-    def create(scope: str) -> str:
-        made = node.cli("token", "create", "--scope", scope)
+    def create(scope: str, *more: str) -> str:
+        made = node.cli("token", "create", "--scope", scope, *more)
         assert made.status == 0, made.err
         return made.out.strip()
 
@@ -152,6 +154,7 @@ def _tokens(node: RunningNode) -> dict[str, str]:
     tokens["revoked"] = create("material:write")
     revoked = node.cli("token", "revoke", "4")
     assert revoked.status == 0, revoked.err
+    tokens["account"] = create("account", "--account", MARIA)
     return tokens
 
 
@@ -161,6 +164,8 @@ SHORT_TIMES = {
     "LOOPD_API__BODY_TIMEOUT_S": "1.0",
     "LOOPD_LOG__LEVEL": "debug",
 }
+# Munich keeps books, and Vienna has credit there.
+MONEY = {"LOOPD_LEDGER__CURRENCY_CODE": "LC-MUC", "LOOPD_LEDGER__CREDIT_LIMITS": '{"vienna.loop": 5000}'}
 
 
 @contextmanager
@@ -169,7 +174,7 @@ def staged(base: Path) -> Iterator[Stage]:
 
     Vienna's registry lists Graz and Linz; Berlin's lists Linz with another key.
     """
-    node = RunningNode.init(base, "munich", lat=48.1351, lon=11.5820, **SHORT_TIMES)
+    node = RunningNode.init(base, "munich", lat=48.1351, lon=11.5820, **SHORT_TIMES, **MONEY)
     tokens = _tokens(node)
     certificate, key = issue_certificate(base)
     ports = free_port(), free_port()
@@ -206,6 +211,10 @@ def _set(stage: Stage) -> None:
     assert stage.node.cli("peer", "suspend", stage.suspended.node_id).status == 0
     for subject in (HERE, WITHDRAWN):
         assert stage.send(stage.post("/api/v1/material", material(id=subject))).status == 201
+    for account in (MARIA, f"user:anna@{OWN}", f"business:brewery@{OWN}"):
+        assert stage.node.admin("POST", "/ledger/accounts", {"id": account}).status == 201
+    issue = {"id": "6a2f41a3-c54c-4ef0-8b7b-3d1c5e7f9a02", "to": MARIA, "amount": 100, "backing": 100}
+    assert stage.node.admin("POST", "/api/v1/loopcoin/issuance", issue).status == 201
     # A peer is listed once its place is known, which bids are held against.
     eventually(lambda: "vienna.loop" in str(stage.get("/api/v1/federation/nodes")), "Munich knows where Vienna is")
     update = document(

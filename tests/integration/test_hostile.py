@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tests.hostile import announcements, documents, doors, mirrors, peers, searches, signatures, transport
+from tests.hostile import announcements, documents, doors, mirrors, money, peers, searches, signatures, transport
 from tests.hostile.stage import LD_JSON, OWN, REFUSED, Row, Stage, copy_of, listed_reasons, signed, staged
 from tests.hostile.wire import PATIENCE_S, Reply, Wire, read_reply, request
 from tests.nodes import RunningNode, running
@@ -22,7 +22,7 @@ from tests.peer import ABSENT, ANNOUNCE, HANDSHAKE, FakePeer, utc
 
 MODULES = {
     module.__name__.rpartition(".")[2]: module.ROWS
-    for module in (documents, doors, searches, signatures, announcements, peers, mirrors, transport)
+    for module in (documents, doors, searches, signatures, announcements, peers, mirrors, money, transport)
 }
 TABLE = [pytest.param(row, id=f"{name}: {row.name}") for name, rows in MODULES.items() for row in rows]
 

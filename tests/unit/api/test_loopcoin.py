@@ -91,7 +91,12 @@ async def test_what_is_due_is_charged_before_an_account_is_shown(tmp_path: Path)
         then = (await api.get(f"{ACCOUNTS}/{MARIA}?at=2026-08-14T23:59:59.999Z", ADMIN)).json
         assert then == {"id": MARIA, "currency": CURRENCY, "balance": 100, "at": "2026-08-14T23:59:59.999Z"}
         assert (await api.get(f"{ACCOUNTS}/{MARIA}?at=2026-08-15T00:00:00Z", ADMIN)).json["balance"] == 95
-        assert (await api.get(f"{ACCOUNTS}/{MARIA}?at=yesterday", ADMIN)).refusal == (400, "bad_time")
+        now_ms = api.node.clock.now_ms()
+        now, later = (format_timestamp(now_ms + late).replace("+", "%2B") for late in (0, 1))
+        assert (await api.get(f"{ACCOUNTS}/{MARIA}?at={now}", ADMIN)).json["balance"] == 95
+        for wrong in ("yesterday", later, "9999-12-31T23:59:59Z", "0001-01-01T00:00:00%2B01:00"):
+            assert (await api.get(f"{ACCOUNTS}/{MARIA}?at={wrong}", ADMIN)).refusal == (400, "bad_time")
+        assert (await api.get(f"{ACCOUNTS}/{MARIA}?at=0001-01-01T00:00:00Z", ADMIN)).json["balance"] == 0
 
 
 async def test_the_public_sees_the_nodes_accounts_and_nobody_elses(tmp_path: Path) -> None:
