@@ -281,6 +281,8 @@ LEDGER_AMOUNT_MAX_LC = Decimal(10) ** 13
 TRANSFER_MAX_AGE_MS = 7 * 86_400_000
 # How long the money of a buyer waits for the seller's node to reserve; after it: given back.
 SETTLEMENT_PREPARE_MS = 24 * 3600 * 1000
+# Days of issue of the coins that cross to another city in one payment. Beyond, nothing is held: `too_many_days`.
+SETTLEMENT_ISSUE_DAYS_MAX = 1_000
 # Settlements of one peer in a day for which this node, the payer's, holds nothing; each is kept for good. Beyond: 503.
 SETTLEMENTS_VOID_PER_PEER_PER_DAY_MAX = 1_000
 # Pages of a peer's statement that are read to compare it; beyond: 503.

@@ -18,12 +18,13 @@ from loopd.ledger.clearing.messages import (
     converted_days,
     crossings,
 )
-from loopd.ledger.lots import Part
+from loopd.ledger.lots import Part, take_oldest
 from loopd.ledger.movements import Account, Kind, Movement, Phase
 from loopd.ledger.orders import own_digest, own_id
 from loopd.ledger.refusals import Fault
 from loopd.ledger.service import Ledger
 from loopd.protocol.errors import Refusal
+from loopd.protocol.limits import SETTLEMENT_ISSUE_DAYS_MAX
 
 
 class Postings:
@@ -42,7 +43,7 @@ class Postings:
     def fault_of_hold(self, tx: Tx, request: Request) -> str | None:
         """Why the money cannot be held.
 
-        `no_credit`, `no_rate`, `unknown_account`, `reserved_account`, `insufficient_funds`.
+        `no_credit`, `no_rate`, `unknown_account`, `reserved_account`, `insufficient_funds`, `too_many_days`.
         """
         terms = self._ledger.terms
         if not self._settles_with(request.name.payee):
@@ -53,8 +54,13 @@ class Postings:
         if fault is not None:
             return fault
         payer = self._ledger.charge_account(tx, self._ledger.require(tx, request.buyer_account))
-        total_minor = sum(each.payer_minor for each in self._crossings(request)) + self._import_minor(request)
-        return None if payer.can_pay(total_minor) else Fault.INSUFFICIENT_FUNDS.reason
+        lines = self._crossings(request)
+        total_minor = sum(each.payer_minor for each in lines) + self._import_minor(request)
+        if not payer.can_pay(total_minor):
+            return Fault.INSUFFICIENT_FUNDS.reason
+        seller_minor = sum(each.payer_minor for each in lines if each.line is Line.SELLER)
+        days = len(take_oldest(lot_tables.lots(tx, payer.number), seller_minor))
+        return "too_many_days" if days > SETTLEMENT_ISSUE_DAYS_MAX else None
 
     def hold(self, tx: Tx, request: Request) -> Prepare:
         """Hold what the buyer pays, without an end; gives what to prepare at the other side."""

@@ -10,13 +10,16 @@ import pytest
 
 from loopd.ledger import checks, lot_tables
 from loopd.ledger.accounts import Fund
-from loopd.ledger.clearing import tables
+from loopd.ledger.clearing import postings, tables
 from loopd.ledger.clearing.messages import MESSAGE_TYPES
 from loopd.ledger.clearing.ports import Consent
 from loopd.ledger.dates import DAY_MS, day_of, day_text
+from loopd.ledger.issuance import Issuance, Issue
 from loopd.protocol.documents import check_document, dump_json
 from loopd.protocol.json_text import read_json
+from loopd.protocol.limits import SETTLEMENT_ISSUE_DAYS_MAX
 from loopd.protocol.loopcost import LoopCost
+from loopd.protocol.schemas import schema_file
 from loopd.protocol.timestamps import parse_timestamp
 from loopd.protocol.transactions import Transaction
 from tests.clearing_nodes import ISSUED_MINOR, START_MS, City, sale
@@ -293,3 +296,23 @@ def test_a_sale_of_nothing_is_settled_with_no_money(two: Two) -> None:
     assert two.state(sold) == "posted"
     assert two.munich.told_of(sold.transaction_id) == "settled"
     two.charge()
+
+
+def test_coins_of_more_days_than_a_message_holds_are_not_held(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postings, "SETTLEMENT_ISSUE_DAYS_MAX", 2)
+    vienna = two.vienna
+    for number in range(2, 5):
+        two.advance(DAY_MS)
+        issue = Issue(f"00000000-0000-4000-8000-00000000000{number}", vienna.seller, 2_000, 2_000)
+        vienna.write(lambda tx, issue=issue: Issuance(vienna.ledger).issue(tx, issue))
+    sold = replace(sale(1, two.munich, vienna, LoopCost(4_000)), buyer_account=vienna.seller)
+    two.do(two.munich.payments.hold, sold)
+    assert two.munich.told_of(sold.transaction_id) == "too_many_days"
+    fewer = replace(sale(2, two.munich, vienna, LoopCost(3_000)), buyer_account=vienna.seller)
+    two.do(two.munich.payments.hold, fewer)
+    assert two.state(fewer) == "prepared"
+
+
+def test_a_message_holds_as_many_days_as_are_held() -> None:
+    days = schema_file("settlement-messages")["$defs"]["SettlementPrepare"]["properties"]["issue_days"]
+    assert days["maxItems"] == SETTLEMENT_ISSUE_DAYS_MAX
