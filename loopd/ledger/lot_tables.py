@@ -108,15 +108,27 @@ def count_pending(source: RowSource, account: int, limit: int) -> int:
 
 
 def due_accounts(source: RowSource, until_ms: int, limit: int) -> list[int]:
-    """Accounts on which something is due, those that waited longest first."""
+    """Accounts on which something is due, those that waited longest first: of so many lots, and of so many holds."""
     rows = source.all(
-        "SELECT account FROM (SELECT account, due_ms FROM ledger_lot WHERE due_ms <= :until "
-        "AND amount_minor > held_minor UNION ALL SELECT payer, expires_at_ms FROM ledger_hold "
-        "WHERE state = 'pending' AND expires_at_ms IS NOT NULL AND expires_at_ms <= :until) "
-        "GROUP BY account ORDER BY min(due_ms), account LIMIT :limit",
+        "SELECT account FROM (SELECT account, due_ms FROM (SELECT account, due_ms FROM ledger_lot "
+        "WHERE due_ms <= :until AND amount_minor > held_minor ORDER BY due_ms LIMIT :limit) UNION ALL "
+        "SELECT payer, expires_at_ms FROM (SELECT payer, expires_at_ms FROM ledger_hold WHERE state = 'pending' "
+        "AND expires_at_ms IS NOT NULL AND expires_at_ms <= :until ORDER BY expires_at_ms LIMIT :limit)) "
+        "GROUP BY account ORDER BY min(due_ms), account",
         {"until": until_ms, "limit": limit},
     )
     return numbers(rows)
+
+
+def is_much_due(source: RowSource, until_ms: int, limit: int) -> bool:
+    """Whether so many lots or so many holds are due that `due_accounts` may not give all of their accounts."""
+    row = source.one(
+        "SELECT (SELECT count(*) FROM (SELECT 1 FROM ledger_lot WHERE due_ms <= :until AND amount_minor > held_minor "
+        "LIMIT :limit)) AS lots, (SELECT count(*) FROM (SELECT 1 FROM ledger_hold WHERE state = 'pending' "
+        "AND expires_at_ms IS NOT NULL AND expires_at_ms <= :until LIMIT :limit)) AS holds",
+        {"until": until_ms, "limit": limit},
+    )
+    return row is not None and max(row["lots"], row["holds"]) >= limit
 
 
 def is_due(source: RowSource, account: int, until_ms: int) -> bool:

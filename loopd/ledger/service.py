@@ -324,7 +324,7 @@ class Ledger:
         """The community fund pays out only what it has, and what is due to it comes first."""
         if payer.id != accounts.fund_id(Fund.COMMUNITY, self.node.node_id):
             return
-        if len(lot_tables.due_accounts(tx, at_ms, DUE_ACCOUNTS_AT_ONCE)) < DUE_ACCOUNTS_AT_ONCE:
+        if not lot_tables.is_much_due(tx, at_ms, DUE_ACCOUNTS_AT_ONCE):
             self.charge_due(tx)
         else:
             raise Unavailable("decay_due", "Decay that is due to the fund is being charged.", retry_after_s=1)

@@ -1,3 +1,5 @@
+import itertools
+import sqlite3
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -5,7 +7,7 @@ from typing import Any
 import pytest
 
 from loopd.database.writer import Tx
-from loopd.ledger import checks, tables
+from loopd.ledger import checks, lot_tables, tables
 from loopd.ledger.authority import OPERATOR
 from loopd.ledger.dates import day_text
 from loopd.ledger.due import DueTime
@@ -269,3 +271,26 @@ async def test_an_account_that_cannot_be_charged_holds_up_nobody_else(tmp_path: 
         await node.write(lambda tx: tx.execute("DROP TRIGGER broken"))
         await timer.step()
         assert node.balance(MARIA) == lc(95)
+
+
+async def test_what_is_due_is_found_without_looking_at_all_of_it(tmp_path: Path) -> None:
+    """However many coins age at one midnight, each look at them is at a few."""
+    async with ledger_node(tmp_path):
+        pass
+    connection = sqlite3.connect(tmp_path / "loopd.db")
+    connection.row_factory = sqlite3.Row
+    try:
+        lots = [(account, 5, 100, 0, 1_000) for account in range(5_000)]
+        connection.executemany("INSERT INTO ledger_lot VALUES (?, ?, ?, ?, ?)", lots)
+        source, steps = Tx(connection, []), {}
+        for limit in (1, 100, 5_000):
+            counted = itertools.count()
+            connection.set_progress_handler(lambda counted=counted: next(counted) and 0, 1)
+            assert len(lot_tables.due_accounts(source, 2_000, limit)) == limit
+            steps[limit] = next(counted)
+        connection.set_progress_handler(None, 1)
+        assert steps[1] * 30 < steps[100] * 3 < steps[5_000]
+        assert lot_tables.is_much_due(source, 2_000, 100)
+        assert not lot_tables.is_much_due(source, 2_000, 5_001)
+    finally:
+        connection.close()
