@@ -1,5 +1,6 @@
 """The payee's side of a settlement: it asks for the money, reserves what is prepared, and does as it is told."""
 
+import re
 from typing import Final
 
 from loopd.clock import Clock
@@ -39,6 +40,8 @@ from loopd.protocol.documents import Document
 from loopd.protocol.json_text import dump_json, read_json
 from loopd.protocol.transactions import Transaction
 
+# A reason as the messages have it.
+_WORD: Final = re.compile(r"[a-z_]{1,60}", re.ASCII)
 _ASKS: Final = {
     Ask.POST: PayeeEvent.ASK_POST,
     Ask.VOID: PayeeEvent.ASK_VOID,
@@ -142,7 +145,9 @@ class PayeeSide:
     def not_taken(self, tx: Tx, clearance: Clearance, reason: str) -> None:
         """The other node refuses even to hear of it: where nothing is promised yet, the sale is off."""
         if clearance.payee.state in (PayeeState.REQUESTED, PayeeState.REFUSED):
-            self._step(tx, clearance, PayeeEvent.DECIDED_VOID, reason)
+            # It becomes the sale's reason, which everybody may read.
+            word = reason if _WORD.fullmatch(reason) else "not_taken"
+            self._step(tx, clearance, PayeeEvent.DECIDED_VOID, word)
 
     def remind(self, tx: Tx, clearance: Clearance) -> None:
         """Nothing was heard for a while: ask again."""

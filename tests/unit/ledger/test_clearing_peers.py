@@ -229,6 +229,17 @@ def test_a_peers_settlements_are_read_without_the_others(three: Three, statement
     assert ["clearing_settlement_of_peer (<expr>=? AND number" in plan for plan in found] == [True]
 
 
+@pytest.mark.parametrize("reason", ["", "user:maria@munich.loop", "Why not?", "x" * 61])
+def test_what_another_node_answers_becomes_no_reason_unless_it_is_one(three: Three, reason: str) -> None:
+    munich = three.munich
+    sold = sale(1, munich, three.vienna, COST)
+    munich.write(lambda tx: munich.payments.hold(tx, sold))
+    known = tables.find_of_transaction(munich.source, MUNICH, sold.transaction_id)
+    assert known is not None
+    munich.write(lambda tx: munich.clearing.request_answered(tx, f"settlement:{known.number}", 400, reason))
+    assert munich.told_of(sold.transaction_id) == "not_taken"
+
+
 def test_money_for_a_sale_that_is_off_already_goes_back_at_once(three: Three) -> None:
     """The request was taken, its repeat was refused for good: the sale is off before the money comes."""
     munich, vienna = three.munich, three.vienna
