@@ -154,8 +154,9 @@ class Ledger:
         pending = self.find_transfer(tx, transfer_id)
         if not authority.sees_transfer(pending.payer_id, pending.payee_id):
             raise unknown_transfer()
-        group = [pending] if pending.link is None else transfer_tables.linked(tx, pending.link)
-        for each in group:
+        linked = [pending] if pending.link is None else transfer_tables.linked(tx, pending.link)
+        group = [each for each in linked if each.phase is Phase.PENDING]
+        for each in (pending, *group):
             check_authority(authority, each.payer_id)
         if pending.kind is Kind.SETTLEMENT:
             raise refused(Fault.OF_A_TRANSACTION)
@@ -163,7 +164,7 @@ class Ledger:
             raise refused(Fault.NOT_PENDING)
         at_ms = self.now(tx)
         for each in group:
-            if each.phase is Phase.PENDING and self.books.end(tx, self.history, each, phase, at_ms):
+            if self.books.end(tx, self.history, each, phase, at_ms):
                 self.record(tx, each, phase.value)
         return pending
 

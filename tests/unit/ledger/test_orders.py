@@ -119,6 +119,16 @@ async def test_redemption_pays_out_of_the_reserve_rounded_down(tmp_path: Path) -
         assert refusal.reason == "reserved_account"
 
 
+async def test_who_would_take_a_redemption_back_hears_that_it_was_carried_out(tmp_path: Path) -> None:
+    async with ledger_node(tmp_path, redemption=True) as node:
+        await node.issue(MARIA, 100)
+        redeemed = await node.pay(MARIA, ISSUANCE, 10)
+        for account, reason in ((MARIA, "not_pending"), (ANNA, "not_authorised")):
+            with pytest.raises(Refusal) as refusal:
+                await node.end(redeemed, Phase.VOID, Authority(account=account))
+            assert refusal.value.reason == reason
+
+
 @pytest.mark.parametrize(
     ("settings", "backing", "reason"),
     [({"reserve_ratio": Decimal(0)}, 0, "insufficient_reserve"), ({"exchange_rate": Decimal(2)}, 50, None)],
