@@ -28,11 +28,10 @@ from loopd.ledger.clearing.room import ClearingRoom
 from loopd.ledger.netting.room import make_netting
 from loopd.protocol.documents import dump_json
 from loopd.protocol.schemas import ENTITIES_BY_FILE, schema_file
-from tests.clearing_nodes import Told
 from tests.exchange_api import TrustingAuthenticator
 from tests.exchange_support import CONTEXT
+from tests.ledger_sim.city import Exchange, Keys
 from tests.ledger_support import MARIA, START_MS, LedgerNode, ledger_node
-from tests.netting_support import Keys
 from tests.registry_api import HttpAnswer
 
 SUBJECT = "MAT-DE-MUC-2026-FOOD-B847F3"
@@ -91,10 +90,10 @@ class Client:
 async def client_of(directory: Path, **settings: Any) -> AsyncIterator[Client]:
     """Munich, whose Maria bid for Vienna's material, served."""
     async with ledger_node(directory, **{"credit_limits": {"vienna.loop": 500}, **settings}) as node:
-        told = Told({SUBJECT: Consent("bid-1", 10400)})
+        exchange = Exchange({SUBJECT: Consent("bid-1", 10400)})
         audit, events = AuditLog(node.clock), EventLog(node.clock)
         outbox = Memory()
-        room = ClearingRoom(node.ledger, node.settlements, node.clock, audit, events, outbox, told, told)
+        room = ClearingRoom(node.ledger, node.settlements, node.clock, audit, events, outbox, exchange, exchange)
         netting = make_netting(node.ledger, room.clearing, node.clock, Keys("munich.loop"), audit, events, outbox)
         statements: dict[str, bytes] = {}
         clients: list[Client] = []

@@ -1,62 +1,28 @@
-"""Two cities that sign runs and discharge them, in memory: over the books of `tests.clearing_nodes`."""
+"""Two cities that sign runs and discharge them, in memory: over the cities of `tests.ledger_sim`."""
 
 from collections.abc import Callable
 from typing import Any
 
-from loopd.audit.service import AuditLog
-from loopd.crypto.keys import NodeKey, PublicKey
-from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
-from loopd.events.service import EventLog
 from loopd.ledger import checks
-from loopd.ledger.clearing.messages import MESSAGE_TYPES
 from loopd.ledger.netting import tables
-from loopd.ledger.netting.documents import NETTING_TYPES
-from loopd.ledger.netting.room import make_netting
 from loopd.ledger.netting.rules import DischargeSide
-from loopd.protocol.documents import check_document
 from loopd.protocol.loopcost import LoopCost
-from tests.clearing_nodes import City, TableOutbox, sale
-from tests.ledger_simulation import Broken
+from tests.clearing_support import SettlingCity, sale
+from tests.ledger_sim.city import Broken
 
 # §12.1: 60 + 24 + 12 + 8, of which 92.00 cross.
 COST = LoopCost(6000, 2400, 1200, 800)
-KEYS = {
-    name: NodeKey.from_seed(bytes([index]) * 32)
-    for index, name in enumerate(("linz.loop", "munich.loop", "vienna.loop"), start=1)
-}
 DAY_MS = 86_400_000
 REFERENCE = "SEPA 2026-09-22 0042"
 
 
-class Keys:
-    """Everybody's keys, as one node has them. `of_others` says what it takes for another's."""
-
-    def __init__(self, node_id: str) -> None:
-        self.node_id = node_id
-        self.of_others = {name: [key.public] for name, key in KEYS.items()}
-
-    def own(self) -> NodeKey:
-        return KEYS[self.node_id]
-
-    def keys_of(self, source: RowSource, node_id: str) -> list[PublicKey]:
-        return self.of_others[node_id]
-
-
-class NettingCity(City):
-    """A city with its runs and discharges."""
-
-    def __init__(self, node_id: str, peers: list[str], **settings: Any) -> None:
-        super().__init__(node_id, peers, **settings)
-        self.keys = Keys(node_id)
-        audit, events = AuditLog(self.clock), EventLog(self.clock)
-        self.netting = make_netting(self.ledger, self.clearing, self.clock, self.keys, audit, events, TableOutbox())
+class NettingCity(SettlingCity):
+    """A city, and what stands in its runs and discharges."""
 
     def take(self, sender: str, body: bytes, statements: int | None = None) -> None:
         """A message of another city comes."""
-        document = check_document(body, MESSAGE_TYPES | NETTING_TYPES)
-        receive = self.clearing.receive if document.type in MESSAGE_TYPES else self.netting.receive
-        self.write(lambda tx: receive(tx, sender, document), statements)
+        self.write(lambda tx: self.receive(tx, sender, body), statements)
 
     def run(self, peer: str, number: int = 1) -> tables.Run:
         run = tables.find_run(self.source, peer, number)
@@ -117,10 +83,10 @@ class NettingPair:
     def pass_on_from(self, sender: NettingCity, receiver: NettingCity) -> list[bytes]:
         """Deliver what waits at one side."""
         told = []
-        for number, _, body in sender.sent():
-            receiver.take(sender.node_id, body)
-            sender.forget(number)
-            told.append(body)
+        for each in sender.sent():
+            receiver.take(sender.node_id, each.body)
+            sender.forget(each.number)
+            told.append(each.body)
         return told
 
     def days_pass(self, days: int = 1) -> None:

@@ -11,8 +11,9 @@ from loopd.ledger.netting.documents import signed
 from loopd.protocol.json_text import read_json
 from tests.clearing_api import CLEARING, Client, client_of, message, request
 from tests.exchange_support import CONTEXT
+from tests.ledger_sim.city import KEYS
 from tests.ledger_support import MARIA
-from tests.netting_support import KEYS, REFERENCE
+from tests.netting_support import REFERENCE
 
 RUNS, DISCHARGES = f"{CLEARING}/runs", f"{CLEARING}/discharges"
 DISCHARGE = {"id": "550e8400-e29b-41d4-a716-446655440000", "run": 1, "reference": REFERENCE}

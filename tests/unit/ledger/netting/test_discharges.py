@@ -16,7 +16,7 @@ from loopd.protocol.documents import dump_json
 from loopd.protocol.errors import Refusal
 from loopd.protocol.limits import DISCHARGES_DENIED_PER_DAY_MAX
 from loopd.protocol.loopcost import LoopCost
-from tests.clearing_nodes import ISSUED_MINOR
+from tests.clearing_support import ISSUED_MINOR
 from tests.netting_support import DAY_MS, REFERENCE, NettingCity, NettingPair, breaks
 
 RESERVE = 2 * ISSUED_MINOR
@@ -226,9 +226,9 @@ def test_nobody_ends_what_a_discharge_holds_but_its_creditor(pair: NettingPair) 
 def notice(pair: NettingPair) -> dict[str, Any]:
     """What Vienna announces to Munich, taken out of the post."""
     pair.pay(pair.vienna)
-    [(number, _, body)] = pair.vienna.sent()
-    pair.vienna.forget(number)
-    return dict(json.loads(body))
+    [sent] = pair.vienna.sent()
+    pair.vienna.forget(sent.number)
+    return dict(json.loads(sent.body))
 
 
 @pytest.mark.parametrize(
@@ -246,8 +246,8 @@ def test_a_payment_that_does_not_fit_the_books_is_denied(
     owing(pair)
     lie = notice(pair) | change
     pair.munich.take(VIENNA, dump_json(lie))
-    [(_, _, answer)] = pair.munich.sent()
-    assert {"answer": "denied", "reason": reason}.items() <= json.loads(answer).items()
+    [answer] = pair.munich.sent()
+    assert {"answer": "denied", "reason": reason}.items() <= json.loads(answer.body).items()
     assert balances(pair) == (-9200, 11960, RESERVE, RESERVE)
     assert len(open_claims(pair.munich.source, VIENNA)) == 1
     pair.pass_on()
@@ -285,8 +285,8 @@ def test_a_creditor_cannot_be_told_that_it_owes(pair: NettingPair) -> None:
     owing(pair)
     message = notice(pair) | {"debtor": MUNICH, "creditor": VIENNA}
     pair.vienna.take(MUNICH, dump_json(message))
-    [(_, _, answer)] = pair.vienna.sent()
-    assert json.loads(answer)["reason"] == "not_debtor"
+    [answer] = pair.vienna.sent()
+    assert json.loads(answer.body)["reason"] == "not_debtor"
 
 
 def test_an_announcement_again_with_other_content_is_refused(pair: NettingPair) -> None:
@@ -298,7 +298,7 @@ def test_an_announcement_again_with_other_content_is_refused(pair: NettingPair) 
     # A second payment for what is announced already is denied.
     second = message | {"id": "eeeeeeee-0000-4000-8000-000000000000"}
     pair.munich.take(VIENNA, dump_json(second))
-    assert json.loads(pair.munich.sent()[0][2])["reason"] == "in_discharge"
+    assert json.loads(pair.munich.sent()[0].body)["reason"] == "in_discharge"
 
 
 def test_a_peer_that_announces_what_never_comes_is_stopped(pair: NettingPair) -> None:
@@ -321,7 +321,7 @@ def test_an_answer_that_cannot_be_is_refused(pair: NettingPair, change: dict[str
     discharge_id = pair.pay(pair.vienna)
     pair.pass_on()
     confirm(pair.munich, VIENNA, discharge_id)
-    [(_, _, body)] = pair.munich.sent()
+    body = pair.munich.sent()[0].body
     pair.pass_on()
     before = pair.vienna.dump()
     found = refusal(lambda: pair.vienna.take(MUNICH, dump_json(json.loads(body) | change)))
@@ -337,7 +337,7 @@ def test_a_lost_announcement_and_a_lost_answer_are_said_again(pair: NettingPair)
     pair.pass_on()
     discharge_id = "dddddddd-0000-4000-8000-000000000000"
     confirm(pair.munich, VIENNA, discharge_id)
-    pair.munich.forget(pair.munich.sent()[0][0])
+    pair.munich.forget(pair.munich.sent()[0].number)
     pair.vienna.clock.advance(600_000)
     pair.vienna.tick()
     pair.pass_on()
@@ -430,6 +430,6 @@ def _break_at(pair: NettingPair, step: str, statements: int) -> bool:
 
 
 def _lost_or_taken(sender: NettingCity, receiver: NettingCity, statements: int) -> bool:
-    [(number, _, body)] = sender.sent()
-    sender.forget(number)
-    return breaks(lambda: receiver.take(sender.node_id, body, statements))
+    [sent] = sender.sent()
+    sender.forget(sent.number)
+    return breaks(lambda: receiver.take(sender.node_id, sent.body, statements))

@@ -14,7 +14,8 @@ from loopd.ledger.orders import signed_bytes
 from loopd.protocol.documents import dump_json
 from loopd.protocol.errors import Refusal
 from loopd.protocol.json_text import read_json
-from tests.netting_support import KEYS, NettingCity, NettingPair, breaks
+from tests.ledger_sim.city import KEYS
+from tests.netting_support import NettingCity, NettingPair, breaks
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -30,9 +31,9 @@ def pair() -> Iterator[NettingPair]:
 def messages(city: NettingCity) -> list[dict[str, Any]]:
     """What waits at a city, taken away."""
     found = []
-    for number, _, body in city.sent():
-        found.append(json.loads(body))
-        city.forget(number)
+    for each in city.sent():
+        found.append(json.loads(each.body))
+        city.forget(each.number)
     return found
 
 
@@ -353,7 +354,7 @@ def _break_at(pair: NettingPair, where: str, statements: int) -> bool:
     if where == "agree":
         pair.pass_on_from(pair.munich, pair.vienna)
     sender, receiver = (pair.munich, pair.vienna) if where == "sign" else (pair.vienna, pair.munich)
-    [(number, _, body)] = sender.sent()
-    broke = breaks(lambda: receiver.take(sender.node_id, body, statements))
-    sender.forget(number)
+    [sent] = sender.sent()
+    broke = breaks(lambda: receiver.take(sender.node_id, sent.body, statements))
+    sender.forget(sent.number)
     return broke

@@ -1,0 +1,68 @@
+"""Cities that pay each other, with a buyer and a seller in each; messages wait until a test passes them on."""
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+from loopd.database.writer import Tx
+from loopd.ledger import accounts
+from loopd.ledger.clearing import tables
+from loopd.ledger.clearing.ports import Consent
+from loopd.ledger.issuance import Issue
+from loopd.ledger.settings import LedgerSettings
+from loopd.protocol.loopcost import LoopCost
+from loopd.protocol.transactions import Transaction
+from tests.ledger_sim.asks import Sale
+from tests.ledger_sim.city import City
+from tests.ledger_sim.operations import transaction_of
+
+START_MS = 1_790_000_000_000
+ISSUED_MINOR = 300_000
+RATES = {"munich.loop": Decimal(1), "vienna.loop": Decimal("1.3")}
+
+
+class SettlingCity(City):
+    """A city whose buyer has coins, and whose peers may owe it 5,000 LC."""
+
+    def __init__(self, node_id: str, peers: Iterable[str], **settings: Any) -> None:
+        super().__init__(node_id, START_MS)
+        self.buyer, self.seller = f"user:maria@{node_id}", f"business:brewery@{node_id}"
+        chosen = {
+            "currency_code": f"LC-{node_id[:3].upper()}",
+            "exchange_rate": RATES[node_id],
+            "credit_limits": {peer: Decimal(5_000) for peer in peers},
+        }
+        self.restart(LedgerSettings(**{**chosen, **settings}))
+        self.write(self._fill)
+
+    def dump(self) -> list[str]:
+        """Everything durable."""
+        return list(self.connection.iterdump())
+
+    def balance(self, account_id: str) -> int:
+        return self.ledger.require(self.source, account_id).balance_minor
+
+    def fund(self, fund: accounts.Fund) -> int:
+        return self.balance(accounts.fund_id(fund, self.node_id))
+
+    def owes(self, peer: str) -> int:
+        """What this node owes a peer; below zero what it is owed."""
+        return self.balance(accounts.clearing_id(peer, self.node_id))
+
+    def settled_with(self, peer: str) -> list[tables.Clearance]:
+        return tables.page(self.source, peer, None, 10_000)
+
+    def _fill(self, tx: Tx) -> None:
+        for account in (self.buyer, self.seller):
+            self.ledger.open_account(tx, account, None)
+        issue = Issue("00000000-0000-4000-8000-000000000001", self.buyer, ISSUED_MINOR, 2 * ISSUED_MINOR)
+        self.issuance.issue(tx, issue)
+
+
+def sale(number: int, seller: SettlingCity, buyer: SettlingCity, cost: LoopCost) -> Transaction:
+    """A sale from one city to another, and the buyer's bid for it."""
+    subject = f"MAT-DE-MUC-2026-FOOD-{number:06X}"
+    buyer.exchange.bids[subject] = Consent(f"bid-{number}", cost.total_minor)
+    costs = cost.base_minor, cost.export_minor, cost.import_minor, cost.distance_minor
+    transaction = f"TXN-2026-09-21-{number:03d}"
+    return transaction_of(Sale(seller.node_id, transaction, subject, buyer.node_id, seller.seller, buyer.buyer, costs))
