@@ -147,7 +147,7 @@ class PayeeSide:
         if clearance.payee.state in (PayeeState.REQUESTED, PayeeState.REFUSED):
             # It becomes the sale's reason, which everybody may read.
             word = reason if _WORD.fullmatch(reason) else "not_taken"
-            self._step(tx, clearance, PayeeEvent.DECIDED_VOID, word)
+            self._step(tx, clearance, PayeeEvent.NOT_TAKEN, word)
 
     def remind(self, tx: Tx, clearance: Clearance) -> None:
         """Nothing was heard for a while: ask again."""

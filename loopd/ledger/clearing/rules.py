@@ -69,6 +69,7 @@ class PayeeEvent(StrEnum):
     PREPARE_UNFIT = "prepare_unfit"
     DECIDED_POST = "decided_post"
     DECIDED_VOID = "decided_void"
+    NOT_TAKEN = "not_taken"
     ASK_POST = "ask_post"
     ASK_VOID = "ask_void"
     ASK_FREEZE = "ask_freeze"
@@ -211,6 +212,10 @@ def payee_step(payee: Payee, event: PayeeEvent) -> PayeeStep:
         # A PREPARE that comes again finds the end; nothing is left to ask.
         answers = event in (PayeeEvent.PREPARE, PayeeEvent.PREPARE_UNFIT)
         return PayeeStep(payee, say=Say.ACKNOWLEDGEMENT if answers else None)
+    if event is PayeeEvent.NOT_TAKEN:
+        # Where nothing is promised that ends it; there is no decision that could be acknowledged.
+        promised = payee.state is PayeeState.PREPARED
+        return PayeeStep(payee if promised else replace(payee, state=PayeeState.VOIDED))
     if event in _ASKS:
         return _payee_asks(payee, _ASKS[event])
     if event is PayeeEvent.REMIND:

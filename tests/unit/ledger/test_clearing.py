@@ -219,6 +219,24 @@ def test_a_payee_that_never_answers_does_not_keep_the_money(pair: Pair) -> None:
     assert pair.states() == ("voided", "voided")
 
 
+def test_a_sale_that_the_other_city_does_not_hear_of_is_off_and_nothing_more_is_said() -> None:
+    pair, other = Pair(), SettlingCity("vienna.loop", [])
+    pair.do(pair.munich.payments.hold)
+    [sent] = pair.munich.sent()
+    with pytest.raises(Refusal) as raised:
+        pair.tell(pair.munich, other, sent.body)
+    refusal = raised.value
+    assert (refusal.status, refusal.reason) == (403, "not_settling")
+    pair.munich.forget(sent.number)
+    pair.munich.write(
+        lambda tx: pair.munich.clearing.request_answered(tx, sent.reference, refusal.status, refusal.reason)
+    )
+    assert pair.munich.told_of(pair.sale.transaction_id) == "not_settling"
+    assert pair.munich.sent() == []
+    other.close()
+    pair.close()
+
+
 def test_what_nobody_here_heard_of_is_void_for_good(pair: Pair) -> None:
     told = prepared(pair)
     unknown = "TXN-2026-09-21-009"
