@@ -74,8 +74,10 @@ def _prepare(model: Model, key: Key, value: Mapping[str, Any]) -> _Read:
 
 def _answer(model: Model, key: Key, value: Mapping[str, Any]) -> _Read:
     known = model.ins[key]
-    reason = known.reason if known.state == "refused" else None
-    return (value["answer"], value.get("reason")), (known.state, reason), value["answer"]
+    # What is off is refused for good.
+    answer, reason = ("prepared", None) if known.state == "prepared" else ("refused", known.reason)
+    assert known.state in ("prepared", "refused", "voided")
+    return (value["answer"], value.get("reason")), (answer, reason), value["answer"]
 
 
 def _decision(model: Model, key: Key, value: Mapping[str, Any]) -> _Read:

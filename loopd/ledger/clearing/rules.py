@@ -209,9 +209,10 @@ def payee_step(payee: Payee, event: PayeeEvent) -> PayeeStep:
     if event in _DECIDED:
         return _payee_told(payee, _DECIDED[event])
     if payee_decision(payee) is not None:
-        # A PREPARE that comes again finds the end; nothing is left to ask.
-        answers = event in (PayeeEvent.PREPARE, PayeeEvent.PREPARE_UNFIT)
-        return PayeeStep(payee, say=Say.ACKNOWLEDGEMENT if answers else None)
+        # A PREPARE that comes again finds the end; nothing is left to ask. One that comes late, for a sale that was off
+        # before the other side heard of it, is told so: else that money would wait for its time to run out.
+        answer = Say.ACKNOWLEDGEMENT if payee.state is PayeeState.POSTED else Say.REFUSED
+        return PayeeStep(payee, say=answer if event in (PayeeEvent.PREPARE, PayeeEvent.PREPARE_UNFIT) else None)
     if event is PayeeEvent.NOT_TAKEN:
         # Where nothing is promised that ends it; there is no decision that could be acknowledged.
         promised = payee.state is PayeeState.PREPARED

@@ -233,6 +233,12 @@ def test_a_sale_that_the_other_city_does_not_hear_of_is_off_and_nothing_more_is_
     )
     assert pair.munich.told_of(pair.sale.transaction_id) == "not_settling"
     assert pair.munich.sent() == []
+    # A copy of the request that comes late, to a city that settles by now, keeps no money.
+    pair.tell(pair.munich, pair.vienna, sent.body)
+    assert pair.states() == ("held", "voided")
+    pair.pass_on()
+    assert pair.states() == ("voided", "voided")
+    assert pair.vienna.ledger.require(pair.vienna.source, pair.vienna.buyer).held_minor == 0
     other.close()
     pair.close()
 

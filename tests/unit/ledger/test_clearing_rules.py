@@ -131,6 +131,14 @@ def test_a_cancelled_request_promises_nothing_any_more() -> None:
     assert payee_step(cancelled.payee, PayeeEvent.PREPARE).say is Say.REFUSED
 
 
+def test_a_prepare_that_comes_after_the_end_hears_of_it() -> None:
+    assert payee_step(Payee(PayeeState.POSTED), PayeeEvent.PREPARE).say is Say.ACKNOWLEDGEMENT
+    assert payee_step(Payee(PayeeState.VOIDED), PayeeEvent.PREPARE).say is Say.REFUSED
+    for held in (HELD, Payer(PayerState.HELD, frozen=True)):
+        assert payer_step(held, PayerEvent.REFUSED).book is Book.VOID
+    assert payer_step(VOIDED, PayerEvent.REFUSED) == PayerStep(VOIDED, say=Say.DECISION)
+
+
 def test_a_repeated_decision_is_acknowledged_again_and_moves_nothing() -> None:
     posted = Payee(PayeeState.POSTED)
     assert payee_step(posted, PayeeEvent.DECIDED_POST) == PayeeStep(posted, say=Say.ACKNOWLEDGEMENT)
