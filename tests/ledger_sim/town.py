@@ -58,14 +58,14 @@ class Town(Money):
         self.owed = dict.fromkeys(rules.limits, 0)
         self.coming = dict.fromkeys(rules.limits, 0)
 
-    def change(self, terms: Terms, rules: Rules) -> None:
-        """Other settings hold from now on."""
+    def change(self, terms: Terms, rules: Rules, wall_ms: int) -> None:
+        """Other settings hold from now on; the terms after all that was done already."""
         self.rules = rules
         for peer in rules.limits:
             self.owed.setdefault(peer, 0)
             self.coming.setdefault(peer, 0)
         if terms != self.newest:
-            self.terms.append((max(self.now_ms, self.terms[-1][0] + 1), terms))
+            self.terms.append((max(wall_ms, self.now_ms + 1, self.terms[-1][0] + 1), terms))
 
     # Orders
 

@@ -179,9 +179,11 @@ class World:
         changes = drawn_settings(self.chance, _peers(name))
         few = self.chance.sample(list(changes), self.chance.randint(1, 3))
         self._count("restart with other settings")
-        self._tick(1)
+        self._tick(self.chance.randint(0, 1))
         city.restart(LedgerSettings(**{**city.settings.model_dump(), **{key: changes[key] for key in few}}))
-        model.unit(lambda: model.change(terms_of(city.settings), rules_of(city.settings)), *self._dates(city))
+        # Before the time that has passed, which may bring coins to a boundary at this very moment.
+        model.change(terms_of(city.settings), rules_of(city.settings), city.clock.now_ms())
+        model.unit(lambda: None, *self._dates(city))
         self._note_settings(name)
 
     def batch(self, name: str, operations: Sequence[Operation], *, again: bool = True, calm: bool = False) -> None:
