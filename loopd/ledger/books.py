@@ -28,26 +28,26 @@ class Books:
     def __init__(self, node_id: str) -> None:
         self._node_id = node_id
 
-    def post(self, tx: Tx, history: TermsHistory, movement: Movement, at_ms: int) -> int:
-        """Move an amount; gives the transfer's number. Refusal `insufficient_funds`. What is due comes first."""
+    def post(self, tx: Tx, history: TermsHistory, movement: Movement, at_ms: int) -> Transfer:
+        """Move an amount. Refusal `insufficient_funds`. What is due comes first."""
         payer = self._charged(tx, history, movement.payer, at_ms)
         payee = self._charged(tx, history, movement.payee, at_ms)
         paid = self._spendable(tx, payer, movement)
-        number = transfer_tables.insert(tx, movement, Phase.POSTED, None, at_ms)
-        self._move(tx, history, number, payer, payee, paid, movement.received_parts, at_ms)
-        return number
+        posted = transfer_tables.insert(tx, movement, Phase.POSTED, None, at_ms)
+        self._move(tx, history, posted.number, payer, payee, paid, movement.received_parts, at_ms)
+        return posted
 
-    def hold(self, tx: Tx, history: TermsHistory, movement: Movement, at_ms: int, until_ms: int | None) -> int:
-        """Reserve an amount; gives the pending transfer's number. Refusal `insufficient_funds`."""
+    def hold(self, tx: Tx, history: TermsHistory, movement: Movement, at_ms: int, until_ms: int | None) -> Transfer:
+        """Reserve an amount. Refusal `insufficient_funds`."""
         payer = self._charged(tx, history, movement.payer, at_ms)
         parts = self._spendable(tx, payer, movement)
-        number = transfer_tables.insert(tx, movement, Phase.PENDING, None, at_ms)
+        pending = transfer_tables.insert(tx, movement, Phase.PENDING, None, at_ms)
         tables.hold_funds(tx, payer.number, movement.amount_minor)
         if payer.has_lots:
             for part in parts:
                 lot_tables.hold_part(tx, payer.number, part, 1)
-        lot_tables.insert_hold(tx, Hold(number, payer.number, HoldState.PENDING, until_ms), parts)
-        return number
+        lot_tables.insert_hold(tx, Hold(pending.number, payer.number, HoldState.PENDING, until_ms), parts)
+        return pending
 
     def end(
         self,
@@ -142,14 +142,14 @@ class Books:
             own_digest(phase, pending.id),
             link=pending.link,
         )
-        number = transfer_tables.insert(tx, movement, phase, pending.number, at_ms)
+        ending = transfer_tables.insert(tx, movement, phase, pending.number, at_ms)
         lot_tables.end_hold(tx, pending.number, HOLD_MOVES[phase])
         tables.hold_funds(tx, payer.number, -pending.amount_minor)
         if payer.has_lots:
             for part in parts:
                 lot_tables.hold_part(tx, payer.number, part, -1)
         if phase is Phase.POST:
-            self._move(tx, history, number, payer, payee, parts, received, at_ms)
+            self._move(tx, history, ending.number, payer, payee, parts, received, at_ms)
         elif payer.has_lots:
             for part in parts:
                 self._charge_missed(tx, history, pending, payer, part, at_ms)
@@ -200,5 +200,5 @@ class Books:
         kind = Kind.FORFEIT if terms.expiry_policy is ExpiryPolicy.FORFEIT else Kind.DECAY
         named = (kind, account.id, account.currency, lost.issue_day, *cause)
         movement = Movement(own_id(*named), kind, account, fund, lost.amount_minor, own_digest(*named), parts=[lost])
-        number = transfer_tables.insert(tx, movement, Phase.POSTED, None, at_ms)
-        self._move(tx, history, number, account, fund, [lost], None, at_ms)
+        charged = transfer_tables.insert(tx, movement, Phase.POSTED, None, at_ms)
+        self._move(tx, history, charged.number, account, fund, [lost], None, at_ms)

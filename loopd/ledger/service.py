@@ -178,7 +178,8 @@ class Ledger:
 
     def show(self, source: RowSource, transfer: Transfer) -> dict[str, Any]:
         """A transfer with what became of it."""
-        return views.transfer_json(transfer, transfer_tables.ending_of(source, transfer.number), self.node.context_url)
+        ending = transfer_tables.ending_of(source, transfer.number) if transfer.phase is Phase.PENDING else None
+        return views.transfer_json(transfer, ending, self.node.context_url)
 
     # What comes due
 
@@ -217,10 +218,9 @@ class Ledger:
         """Write a movement down, with its audit entry and its event."""
         self._charge_before_payout(tx, movement.payer, at_ms)
         if pending:
-            number = self.books.hold(tx, self.history, movement, at_ms, until_ms)
+            transfer = self.books.hold(tx, self.history, movement, at_ms, until_ms)
         else:
-            number = self.books.post(tx, self.history, movement, at_ms)
-        transfer = transfer_tables.by_number(tx, number)
+            transfer = self.books.post(tx, self.history, movement, at_ms)
         self.record(tx, transfer, transfer.phase.value)
         return transfer
 

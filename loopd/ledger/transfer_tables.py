@@ -40,8 +40,8 @@ def linked(source: RowSource, link: str) -> list[Transfer]:
     return [_transfer(row) for row in source.all(f"{_TRANSFER} WHERE t.link = ? ORDER BY t.number", (link,))]
 
 
-def insert(tx: Tx, movement: Movement, phase: Phase, pending: int | None, at_ms: int) -> int:
-    """Write a transfer down; gives its number."""
+def insert(tx: Tx, movement: Movement, phase: Phase, pending: int | None, at_ms: int) -> Transfer:
+    """Write a transfer down; gives it as it stands there."""
     cursor = tx.execute(
         "INSERT INTO ledger_transfer (id, kind, phase, pending, payer, payee, amount_minor, at_ms, link, digest, "
         "document) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -61,7 +61,23 @@ def insert(tx: Tx, movement: Movement, phase: Phase, pending: int | None, at_ms:
     )
     if cursor.lastrowid is None:
         raise RuntimeError("an inserted transfer has no number")
-    return cursor.lastrowid
+    return Transfer(
+        cursor.lastrowid,
+        movement.id,
+        movement.kind,
+        phase,
+        pending,
+        movement.payer.number,
+        movement.payee.number,
+        movement.payer.id,
+        movement.payee.id,
+        movement.payer.currency,
+        movement.amount_minor,
+        at_ms,
+        movement.link,
+        movement.digest,
+        movement.document,
+    )
 
 
 def insert_entries(tx: Tx, transfer: int, account: int, parts: Sequence[Part], sign: int, at_ms: int) -> None:
