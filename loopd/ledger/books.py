@@ -31,10 +31,10 @@ class Books:
     def post(self, tx: Tx, history: TermsHistory, movement: Movement, at_ms: int) -> Transfer:
         """Move an amount. Refusal `insufficient_funds`. What is due comes first."""
         payer = self._charged(tx, history, movement.payer, at_ms)
-        payee = self._charged(tx, history, movement.payee, at_ms)
+        self.charge_due(tx, history, movement.payee, at_ms)
         paid = self._spendable(tx, payer, movement)
         posted = transfer_tables.insert(tx, movement, Phase.POSTED, None, at_ms)
-        self._move(tx, history, posted.number, payer, payee, paid, movement.received_parts, at_ms)
+        self._move(tx, history, posted.number, payer, movement.payee, paid, movement.received_parts, at_ms)
         return posted
 
     def hold(self, tx: Tx, history: TermsHistory, movement: Movement, at_ms: int, until_ms: int | None) -> Transfer:
@@ -78,6 +78,8 @@ class Books:
 
     def charge_due(self, tx: Tx, history: TermsHistory, account: Account, until_ms: int) -> None:
         """Do what is due on an account by a moment, dated as it came due: holds that expired, coins that aged."""
+        if not lot_tables.is_due(tx, account.number, until_ms):
+            return
         for hold in lot_tables.expiring(tx, account.number, until_ms):
             if hold.expires_at_ms is None:
                 raise RuntimeError("a hold without an end has expired")

@@ -133,7 +133,12 @@ def is_much_due(source: RowSource, until_ms: int, limit: int) -> bool:
 
 def is_due(source: RowSource, account: int, until_ms: int) -> bool:
     """Whether anything may be due on an account."""
-    return bool(due_lots(source, account, until_ms) or expiring(source, account, until_ms))
+    row = source.one(
+        "SELECT 1 FROM ledger_lot WHERE account = ? AND due_ms <= ? AND amount_minor > held_minor UNION ALL "
+        "SELECT 1 FROM ledger_hold WHERE payer = ? AND state = 'pending' AND expires_at_ms <= ? LIMIT 1",
+        (account, until_ms, account, until_ms),
+    )
+    return row is not None
 
 
 def _hold(row: sqlite3.Row) -> Hold:
