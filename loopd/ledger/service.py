@@ -99,8 +99,10 @@ class Ledger:
 
     def now(self, tx: Tx) -> int:
         """The moment that what is done now is dated at: the clock's, but never before what was done already."""
-        at_ms = max(self._clock.now_ms(), tables.ledger_time(tx))
-        tables.set_ledger_time(tx, at_ms)
+        newest_ms = tables.ledger_time(tx)
+        at_ms = max(self._clock.now_ms(), newest_ms)
+        if at_ms > newest_ms:
+            tables.set_ledger_time(tx, at_ms)
         return at_ms
 
     # Accounts
