@@ -98,7 +98,8 @@ class Books:
         if movement.parts is not None:
             return movement.parts
         if payer.has_lots:
-            return take_oldest(lot_tables.lots(tx, payer.number), movement.amount_minor)
+            lots = lot_tables.oldest_lots(tx, payer.number, movement.amount_minor)
+            return take_oldest(lots, movement.amount_minor)
         return [Part(_WITHOUT_DAY, movement.amount_minor)]
 
     def _move(

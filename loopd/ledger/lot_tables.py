@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
@@ -20,6 +21,24 @@ def lots(source: RowSource, account: int) -> list[Lot]:
     return [Lot(row["issue_day"], row["amount_minor"], row["held_minor"]) for row in rows]
 
 
+def oldest_lots(tx: Tx, account: int, amount_minor: int) -> list[Lot]:
+    """The oldest lots with coins that are not held, as many as make up an amount; all where they hold less."""
+    rows = tx.execute(
+        "SELECT issue_day, amount_minor, held_minor FROM ledger_lot WHERE account = ? AND amount_minor > held_minor "
+        "ORDER BY issue_day",
+        (account,),
+    )
+    found: list[Lot] = []
+    # An account may hold coins of hundreds of days: read no further than is paid.
+    with closing(rows):
+        for row in rows:
+            found.append(Lot(row["issue_day"], row["amount_minor"], row["held_minor"]))
+            amount_minor -= found[-1].available_minor
+            if amount_minor <= 0:
+                break
+    return found
+
+
 def due_lots(source: RowSource, account: int, until_ms: int) -> list[tuple[Lot, int]]:
     """The lots with a boundary that may be due, and from when on it has not been charged."""
     rows = source.all(
@@ -32,7 +51,10 @@ def due_lots(source: RowSource, account: int, until_ms: int) -> list[tuple[Lot, 
 
 def set_due(tx: Tx, account: int, issue_day: int, due_ms: int) -> None:
     """Say from when on a lot's boundaries have not been charged."""
-    tx.execute("UPDATE ledger_lot SET due_ms = ? WHERE account = ? AND issue_day = ?", (due_ms, account, issue_day))
+    tx.execute(
+        "UPDATE ledger_lot SET due_ms = ? WHERE account = ? AND issue_day = ? AND due_ms <> ?",
+        (due_ms, account, issue_day, due_ms),
+    )
 
 
 def look_again(tx: Tx, from_ms: int) -> None:
