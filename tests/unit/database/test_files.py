@@ -68,6 +68,17 @@ def test_a_file_that_was_given_up_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_the_log_is_brought_into_the_file_at_16_mib(database: Database, path: Path) -> None:
+    def write_a_mib(tx: Tx) -> None:
+        tx.execute("CREATE TABLE IF NOT EXISTS block (content BLOB)")
+        tx.execute("INSERT INTO block VALUES (zeroblob(1048576))")
+
+    for _ in range(40):
+        await database.write(write_a_mib)
+    log = path.with_name(f"{path.name}-wal")
+    assert 14 * 2**20 < log.stat().st_size < 18 * 2**20
+
+
 def fill(tx: Tx) -> None:
     """Enough that copying takes many steps."""
     tx.execute("CREATE TABLE heap (content BLOB)")
