@@ -62,18 +62,20 @@ _QUERIES: Final[Sequence[tuple[str, str]]] = (
     ),
     (
         "what was posted moved its amount, and nothing else moved",
-        "SELECT t.id FROM ledger_transfer t LEFT JOIN "
-        "(SELECT transfer, account, sum(amount_minor) AS minor FROM ledger_entry GROUP BY transfer, account) e "
-        "ON e.transfer = t.number GROUP BY t.number "
-        "HAVING sum(e.account = t.payer AND e.minor = -t.amount_minor) IS NOT "
-        "CASE WHEN t.phase IN ('posted', 'post') THEN 1 END "
-        "OR sum(e.account = t.payee AND e.minor = t.amount_minor) IS NOT "
-        "CASE WHEN t.phase IN ('posted', 'post') THEN 1 END "
-        "OR count(e.account) <> 2 * (t.phase IN ('posted', 'post'))",
+        # The plus keeps SQLite from grouping by account first: in their own order transfers are read one after another.
+        "SELECT coalesce(t.id, e.transfer) FROM (SELECT transfer, account, sum(amount_minor) AS minor "
+        "FROM ledger_entry GROUP BY +transfer, account) e LEFT JOIN ledger_transfer t ON t.number = e.transfer "
+        "WHERE (t.phase IN ('posted', 'post') AND e.minor = CASE e.account WHEN t.payer THEN -t.amount_minor "
+        "WHEN t.payee THEN t.amount_minor END) IS NOT true "
+        "UNION ALL SELECT id FROM ledger_transfer WHERE phase IN ('posted', 'post') "
+        "AND NOT (EXISTS (SELECT 1 FROM ledger_entry WHERE account = payer AND transfer = number) "
+        "AND EXISTS (SELECT 1 FROM ledger_entry WHERE account = payee AND transfer = number))",
     ),
     (
         "an entry is dated as its transfer",
-        "SELECT t.id FROM ledger_entry e JOIN ledger_transfer t ON t.number = e.transfer WHERE e.at_ms <> t.at_ms",
+        "SELECT t.id FROM (SELECT transfer, min(at_ms) AS first_ms, max(at_ms) AS last_ms FROM ledger_entry "
+        "GROUP BY transfer) e JOIN ledger_transfer t ON t.number = e.transfer "
+        "WHERE e.first_ms <> t.at_ms OR e.last_ms <> t.at_ms",
     ),
     (
         "balances are the sums of their entries",
@@ -143,11 +145,11 @@ _QUERIES: Final[Sequence[tuple[str, str]]] = (
     ),
     (
         "closing balances are the sums of the days up to them",
-        "WITH moved AS (SELECT account, at_ms / 86400000 AS day, sum(amount_minor) AS minor FROM ledger_entry "
-        "GROUP BY 1, 2) SELECT account FROM (SELECT m.account, c.balance_minor, sum(m.minor) OVER "
-        "(PARTITION BY m.account ORDER BY m.day) AS minor FROM moved m LEFT JOIN ledger_closing c "
-        "ON c.account = m.account AND c.day = m.day) WHERE balance_minor IS NOT minor UNION ALL "
-        "SELECT 'a day without entries' WHERE (SELECT count(*) FROM ledger_closing) > (SELECT count(*) FROM moved)",
+        "SELECT account FROM (SELECT account, max(closing_minor) AS closing_minor, "
+        "sum(sum(moved_minor)) OVER (PARTITION BY account ORDER BY day) AS minor FROM "
+        "(SELECT account, day, balance_minor AS closing_minor, 0 AS moved_minor FROM ledger_closing UNION ALL "
+        "SELECT account, at_ms / 86400000, NULL, amount_minor FROM ledger_entry) GROUP BY account, day) "
+        "WHERE closing_minor IS NOT minor",
     ),
     (
         "what is linked stood or fell together",
@@ -232,13 +234,15 @@ def conservation(source: RowSource) -> list[Conservation]:
     """Issued + received = holdings + redeemed + sent, for each currency, from the entries."""
     rows = source.all(
         "SELECT a.currency, "
-        "coalesce(sum(CASE WHEN a.role = :issuance AND e.minor < 0 THEN -e.minor END), 0) AS issued, "
-        "coalesce(sum(CASE WHEN a.role = :clearing AND e.minor < 0 THEN -e.minor END), 0) AS received, "
-        "coalesce(sum(CASE WHEN a.role NOT IN (:issuance, :clearing) THEN e.minor END), 0) AS holdings, "
-        "coalesce(sum(CASE WHEN a.role = :issuance AND e.minor > 0 THEN e.minor END), 0) AS redeemed, "
-        "coalesce(sum(CASE WHEN a.role = :clearing AND e.minor > 0 THEN e.minor END), 0) AS sent "
-        "FROM (SELECT account, transfer, sum(amount_minor) AS minor FROM ledger_entry GROUP BY account, transfer) e "
-        "JOIN ledger_account a ON a.number = e.account GROUP BY a.currency ORDER BY a.currency",
+        "coalesce(sum(CASE a.role WHEN :issuance THEN e.debits END), 0) AS issued, "
+        "coalesce(sum(CASE a.role WHEN :clearing THEN e.debits END), 0) AS received, "
+        "coalesce(sum(CASE WHEN a.role NOT IN (:issuance, :clearing) THEN e.credits - e.debits END), 0) AS holdings, "
+        "coalesce(sum(CASE a.role WHEN :issuance THEN e.credits END), 0) AS redeemed, "
+        "coalesce(sum(CASE a.role WHEN :clearing THEN e.credits END), 0) AS sent "
+        # Accounts without lots have one entry for each transfer.
+        "FROM (SELECT account, -sum(min(amount_minor, 0)) AS debits, sum(max(amount_minor, 0)) AS credits "
+        "FROM ledger_entry GROUP BY account) e JOIN ledger_account a ON a.number = e.account "
+        "GROUP BY a.currency ORDER BY a.currency",
         {"issuance": Role.ISSUANCE, "clearing": Role.CLEARING},
     )
     return [Conservation(*row) for row in rows]

@@ -13,6 +13,20 @@ TAMPERED = [
     ("UPDATE ledger_entry SET amount_minor = amount_minor + 1 WHERE transfer = 2", "balances are the sums"),
     ("UPDATE ledger_entry SET amount_minor = amount_minor + 1 WHERE transfer = 2 AND amount_minor > 0", "debits equal"),
     ("DELETE FROM ledger_entry WHERE transfer = 3", "what was posted moved its amount"),
+    ("DELETE FROM ledger_entry WHERE transfer = 3 AND amount_minor < 0", "what was posted moved its amount"),
+    ("UPDATE ledger_entry SET amount_minor = -amount_minor WHERE transfer = 3", "what was posted moved its amount"),
+    ("UPDATE ledger_entry SET account = 1 WHERE transfer = 3 AND amount_minor > 0", "what was posted moved its amount"),
+    (
+        "INSERT INTO ledger_entry SELECT payer, number, 5, -amount_minor, at_ms FROM ledger_transfer "
+        "WHERE phase = 'pending' UNION ALL SELECT payee, number, 5, amount_minor, at_ms FROM ledger_transfer "
+        "WHERE phase = 'pending'",
+        "what was posted moved its amount",
+    ),
+    (
+        "INSERT INTO ledger_entry SELECT 1, 3, day, CASE day WHEN 1 THEN 5 ELSE -5 END, at_ms FROM ledger_transfer, "
+        "(SELECT 1 AS day UNION SELECT 2) WHERE number = 3",
+        "what was posted moved its amount",
+    ),
     ("UPDATE ledger_transfer SET amount_minor = amount_minor + 1 WHERE number = 3", "what was posted moved its amount"),
     ("UPDATE ledger_entry SET at_ms = at_ms + 1 WHERE transfer = 3", "an entry is dated as its transfer"),
     ("UPDATE ledger_account SET balance_minor = balance_minor + 1 WHERE role = 'holder'", "balances are the sums"),
@@ -25,6 +39,7 @@ TAMPERED = [
     ("UPDATE ledger_hold SET state = 'voided' WHERE state = 'pending'", "a pending transfer ended as its end says"),
     ("UPDATE ledger_account SET role = 'fund' WHERE role = 'issuance'", "nothing is spent that is not there"),
     ("UPDATE ledger_closing SET balance_minor = balance_minor + 1", "closing balances"),
+    ("DELETE FROM ledger_closing WHERE account = 1", "closing balances"),
     ("UPDATE ledger_account SET currency = 'EUR' WHERE id LIKE 'user:maria%'", "both accounts of a transfer"),
     (
         "UPDATE ledger_hold SET state = 'voided' WHERE transfer IN (SELECT max(number) FROM ledger_transfer "
