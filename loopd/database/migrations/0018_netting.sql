@@ -23,7 +23,8 @@ CREATE INDEX netting_run_due ON netting_run (remind_at_ms) WHERE remind_at_ms IS
 -- A settlement is in one run, and in one alone; only a refused run gives it back.
 ALTER TABLE clearing_settlement ADD COLUMN netting_run INTEGER REFERENCES netting_run (number);
 CREATE INDEX clearing_settlement_by_run ON clearing_settlement (netting_run) WHERE netting_run IS NOT NULL;
-CREATE INDEX clearing_settlement_unlisted ON clearing_settlement (changed_at_ms)
+CREATE INDEX clearing_settlement_unlisted ON clearing_settlement
+    (CASE side WHEN 'payer' THEN payee_node ELSE payer_node END, changed_at_ms, number)
     WHERE netting_run IS NULL AND state = 'posted';
 
 CREATE TABLE netting_discharge (
@@ -47,6 +48,7 @@ CREATE TABLE netting_discharge (
     remind_at_ms INTEGER,
     UNIQUE (peer, side, id)
 ) STRICT;
+CREATE INDEX netting_discharge_of_peer ON netting_discharge (peer, number);
 CREATE INDEX netting_discharge_due ON netting_discharge (remind_at_ms) WHERE remind_at_ms IS NOT NULL;
 
 -- What an agreed run makes one city owe the other.

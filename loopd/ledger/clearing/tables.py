@@ -12,7 +12,7 @@ from loopd.ledger.clearing.reconciliation import Entry, EntryKind
 from loopd.ledger.clearing.rules import Ask, Payee, PayeeState, Payer, PayerState
 
 # The other node of a row, as the index of the settlements with a peer has it.
-_PEER: Final = "CASE side WHEN 'payer' THEN payee_node ELSE payer_node END"
+PEER: Final = "CASE side WHEN 'payer' THEN payee_node ELSE payer_node END"
 
 
 class Side(StrEnum):
@@ -123,7 +123,7 @@ def is_bid_used(source: RowSource, payee_node: str, bid: str) -> bool:
 def is_void_often(source: RowSource, peer: str, since_ms: int, limit: int) -> bool:
     """Whether that many settlements of a peer's, for which nothing was ever held here, began since a moment."""
     row = source.one(
-        f"SELECT opened_at_ms FROM clearing_settlement WHERE {_PEER} = ? AND side = 'payer' AND prepare IS NULL "
+        f"SELECT opened_at_ms FROM clearing_settlement WHERE {PEER} = ? AND side = 'payer' AND prepare IS NULL "
         "ORDER BY number DESC LIMIT 1 OFFSET ?",
         (peer, limit - 1),
     )
@@ -210,7 +210,7 @@ def find_due(source: RowSource, number: int, now_ms: int) -> Clearance | None:
 def page(source: RowSource, peer: str, before: int | None, limit: int) -> list[Clearance]:
     """The settlements with a peer, the newest first."""
     rows = source.all(
-        f"SELECT * FROM clearing_settlement WHERE {_PEER} = :peer AND number < :before "
+        f"SELECT * FROM clearing_settlement WHERE {PEER} = :peer AND number < :before "
         "ORDER BY number DESC LIMIT :limit",
         {"peer": peer, "before": 2**63 - 1 if before is None else before, "limit": limit},
     )
@@ -220,13 +220,13 @@ def page(source: RowSource, peer: str, before: int | None, limit: int) -> list[C
 def statement(source: RowSource, home: str, peer: str, after: int, limit: int) -> list[tuple[int, Entry]]:
     """What is or may be in a peer's books too, by its place: payments have the even ones, discharges the odd."""
     rows = source.all(
-        "SELECT 2 * number AS place, payer_node, id, state, payer_minor, payee_minor, 'settlement' AS kind "
-        f"FROM clearing_settlement WHERE {_PEER} = :peer AND number > :after / 2 "
-        "AND state IN ('prepared', 'posted') "
-        "UNION ALL SELECT 2 * number + 1, CASE side WHEN 'debtor' THEN :home ELSE peer END, id, "
+        "SELECT * FROM (SELECT 2 * number AS place, payer_node, id, state, payer_minor, payee_minor, "
+        f"'settlement' AS kind FROM clearing_settlement WHERE {PEER} = :peer AND number > :after / 2 "
+        "AND state IN ('prepared', 'posted') ORDER BY number LIMIT :limit) "
+        "UNION ALL SELECT * FROM (SELECT 2 * number + 1, CASE side WHEN 'debtor' THEN :home ELSE peer END, id, "
         "CASE state WHEN 'announced' THEN 'prepared' ELSE 'posted' END, backing_minor, backing_minor, 'discharge' "
-        "FROM netting_discharge WHERE 2 * number + 1 > :after AND peer = :peer AND state <> 'denied' "
-        "ORDER BY place LIMIT :limit",
+        "FROM netting_discharge WHERE peer = :peer AND number >= (:after + 1) / 2 AND state <> 'denied' "
+        "ORDER BY number LIMIT :limit) ORDER BY place LIMIT :limit",
         {"peer": peer, "home": home, "after": after, "limit": limit},
     )
     return [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
-from loopd.ledger.clearing.tables import Clearance, clearance_of
+from loopd.ledger.clearing.tables import PEER, Clearance, clearance_of
 from loopd.ledger.netting.rules import (
     DISCHARGE_MOVES,
     RUN_MOVES,
@@ -80,8 +80,8 @@ def unlisted(source: RowSource, peer: str, before_ms: int, limit: int) -> list[C
     acknowledgement.
     """
     rows = source.all(
-        "SELECT * FROM clearing_settlement WHERE netting_run IS NULL AND state = 'posted' AND changed_at_ms < :before "
-        "AND (side = 'payee' OR acknowledged = 1) AND :peer IN (payer_node, payee_node) "
+        "SELECT * FROM clearing_settlement WHERE netting_run IS NULL AND state = 'posted' "
+        f"AND (side = 'payee' OR acknowledged = 1) AND {PEER} = :peer AND changed_at_ms < :before "
         "ORDER BY changed_at_ms, number LIMIT :limit",
         {"peer": peer, "before": before_ms, "limit": limit},
     )

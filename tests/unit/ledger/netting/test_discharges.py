@@ -377,6 +377,23 @@ def test_statements_have_discharges_and_what_is_announced_is_on_its_way() -> Non
     pair.close()
 
 
+def test_a_statement_goes_on_with_each_entry_once(pair: NettingPair) -> None:
+    for number in range(3):
+        owing(pair)
+        discharge_id = pair.pay(pair.vienna, run=number + 1, number=number)
+        pair.pass_on()
+        confirm(pair.munich, VIENNA, discharge_id)
+        pair.pass_on()
+    whole = statement(pair.munich.source, MUNICH, VIENNA, 0, 100)
+    assert len(whole) == 6
+    for limit in (1, 2, 4):
+        paged, after = [], 0
+        while page := statement(pair.munich.source, MUNICH, VIENNA, after, limit):
+            paged += page
+            after = page[-1][0]
+        assert paged == whole
+
+
 @pytest.mark.parametrize("step", ["announce", "take", "confirm", "deny", "hear"])
 def test_a_write_that_breaks_leaves_nothing_and_the_end_is_the_same(step: str) -> None:
     """At every statement of every step."""
