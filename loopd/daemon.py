@@ -343,7 +343,7 @@ class Node:
             LoopCoinRoutes(self._ledger.books, database, clock),
             LoopCoinTransferRoutes(self._ledger.books, database, clock, write),
             LedgerAdminRoutes(self._ledger.books, Issuance(self._ledger.books), database, write),
-            LoopCoinSettlementRoutes(self._ledger.settlements, database, write),
+            LoopCoinSettlementRoutes(self._ledger.settlements, self._ledger.clearing, database, write),
             ClearingRoutes(self._ledger.clearing, self._ledger.netting, self._ledger.reconciling, database, write),
             NettingRoutes(self._ledger.netting, database, write),
             FederateSettlementRoutes(

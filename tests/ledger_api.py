@@ -18,8 +18,13 @@ from loopd.api.loopcoin_transfers import TransferRoutes
 from loopd.api.openapi import entity_schemas
 from loopd.api.settings import ApiSettings
 from loopd.api.tokens import TokenStore
+from loopd.audit.service import AuditLog
+from loopd.events.service import EventLog
+from loopd.ledger.clearing.room import ClearingRoom
 from loopd.protocol.documents import dump_json
 from loopd.protocol.schemas import ENTITIES_BY_FILE, schema_file
+from tests.clearing_api import Memory
+from tests.clearing_nodes import Told
 from tests.ledger_support import ANNA, BREWERY, MARIA, START_MS, LedgerNode, ledger_node
 from tests.registry_api import HttpAnswer
 
@@ -33,6 +38,8 @@ class LedgerApi:
 
     def __init__(self, node: LedgerNode, session: ClientSession, tokens: Mapping[str, str]) -> None:
         self.node = node
+        audit, events, told = AuditLog(node.clock), EventLog(node.clock), Told()
+        self.room = ClearingRoom(node.ledger, node.settlements, node.clock, audit, events, Memory(), told, told)
         self.bases: dict[Plane, str] = {}
         self._session = session
         self._tokens = tokens
@@ -82,7 +89,7 @@ async def ledger_api(directory: Path, **settings: Any) -> AsyncIterator[LedgerAp
             *LoopCoinRoutes(node.ledger, node.database, node.clock).routes(),
             *TransferRoutes(node.ledger, node.database, node.clock, write).routes(),
             *LedgerAdminRoutes(node.ledger, node.issuance, node.database, write).routes(),
-            *LoopCoinSettlementRoutes(node.settlements, node.database, write).routes(),
+            *LoopCoinSettlementRoutes(node.settlements, client.room.clearing, node.database, write).routes(),
         ]
         services = ApiServices(
             settings=ApiSettings(user_requests_per_minute=0, node_requests_per_minute=0),

@@ -8,8 +8,10 @@ from loopd.api.request_form import RequestForm
 from loopd.api.requests import Request
 from loopd.api.routes import Body, Route, Scope, Success
 from loopd.database import Database, Tx
+from loopd.ledger.clearing.service import Clearing
 from loopd.ledger.movements import Phase
 from loopd.ledger.settlement import Settlements
+from loopd.protocol.errors import Conflict
 
 _PATH: Final = "/api/v1/loopcoin/settlement/{id}"
 _RESOLVE: Final = RequestForm(
@@ -25,8 +27,9 @@ _RESOLVE: Final = RequestForm(
 class LoopCoinSettlementRoutes:
     """Read a settlement, and resolve one that a dispute froze."""
 
-    def __init__(self, settlements: Settlements, database: Database, write: Write) -> None:
+    def __init__(self, settlements: Settlements, clearing: Clearing, database: Database, write: Write) -> None:
         self._settlements = settlements
+        self._clearing = clearing
         self._database = database
         self._write = write
 
@@ -40,7 +43,8 @@ class LoopCoinSettlementRoutes:
                 noun="LoopCoin",
                 summary="Read a transaction's settlement",
                 description="`payment.state` is `held` from selection on, then `posted` or `voided`, or `frozen` by a "
-                "dispute. `residual` is what §7.4 assigns to nobody. No account is named.",
+                "dispute. Of a buyer in another city it is `requested` until both sides have `prepared`, or `refused`. "
+                "`residual` is what §7.4 assigns to nobody. No account is named.",
                 successes={200: shown},
                 refusals={404: ("no_ledger", "unknown_settlement")},
             ),
@@ -58,19 +62,24 @@ class LoopCoinSettlementRoutes:
                 successes={200: shown},
                 refusals={
                     404: ("no_ledger", "unknown_settlement"),
-                    409: ("not_frozen", "already_posted", "already_voided"),
+                    409: ("not_frozen", "already_posted", "already_voided", "payer_decides"),
                 },
             ),
         ]
 
     async def read(self, request: Request) -> Answer:
-        settlement = self._settlements.require(self._database.points, request.parameters["id"])
-        return entity_answer(self._settlements.entity(settlement))
+        points, transaction_id = self._database.points, request.parameters["id"]
+        between = self._clearing.entity(points, transaction_id)
+        if between is not None:
+            return entity_answer(between)
+        return entity_answer(self._settlements.entity(self._settlements.require(points, transaction_id)))
 
     async def resolve(self, request: Request) -> Answer:
         phase = Phase(_RESOLVE.read(request.body)["decision"])
 
         def unit(tx: Tx) -> Answer:
+            if self._clearing.entity(tx, request.parameters["id"]) is not None:
+                raise Conflict("payer_decides", "The node whose account pays decides on a dispute.")
             settlement = self._settlements.resolve(tx, request.parameters["id"], phase)
             return entity_answer(self._settlements.entity(settlement))
 

@@ -22,16 +22,18 @@ from loopd.ledger.clearing.messages import (
     REQUEST_TYPE,
     Name,
     read_name,
+    read_request,
 )
 from loopd.ledger.clearing.payee import PayeeSide
 from loopd.ledger.clearing.payer import PayerSide
 from loopd.ledger.clearing.rules import Decision, Misstep
 from loopd.ledger.clearing.tables import Clearance, Side
-from loopd.ledger.clearing.views import clearance_json
+from loopd.ledger.clearing.views import clearance_json, entity_json
 from loopd.ledger.service import Ledger
 from loopd.ledger.tables import accounts_of_role, find_account
 from loopd.protocol.documents import Document
 from loopd.protocol.errors import Conflict, Forbidden, Invalid, NotFound, Refusal
+from loopd.protocol.json_text import read_json
 from loopd.protocol.limits import SETTLEMENT_REMINDERS_AT_ONCE
 from loopd.protocol.money import amount_json
 
@@ -118,6 +120,15 @@ class Clearing:
         if clearance is None:
             raise _unknown()
         return clearance_json(clearance)
+
+    def entity(self, source: RowSource, transaction_id: str) -> dict[str, Any] | None:
+        """Settlement of a transaction of this node's that another city's account pays for; None where none does."""
+        self._ledger.require_enabled()
+        home = self._ledger.node
+        clearance = tables.find_of_transaction(source, home.node_id, transaction_id)
+        if clearance is None or clearance.request is None:
+            return None
+        return entity_json(clearance, read_request(read_json(clearance.request)), home.context_url)
 
     def page(self, source: RowSource, peer: str, before: int | None, limit: int) -> Sequence[Clearance]:
         """The settlements with a peer, the newest first. NotFound (404) `no_ledger`."""

@@ -51,6 +51,11 @@ class Clearance:
         return self.name.payee if self.side is Side.PAYER else self.name.payer
 
     @property
+    def is_frozen(self) -> bool:
+        """Whether a dispute keeps it from ending, as far as this side knows."""
+        return self.frozen or (self.ask is Ask.FREEZE and self.state not in (PayeeState.POSTED, PayeeState.VOIDED))
+
+    @property
     def payer(self) -> Payer:
         """This side as the rules see it, where it is the payer's."""
         return Payer(PayerState(self.state), self.frozen, self.wanted, self.acknowledged)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from loopd.ledger.clearing.messages import Request
+from loopd.ledger.clearing.rules import PayeeState
 from loopd.ledger.clearing.tables import Clearance
 from loopd.protocol.money import amount_json
 from loopd.protocol.timestamps import format_timestamp
@@ -14,7 +16,7 @@ def clearance_json(clearance: Clearance) -> dict[str, Any]:
         "payer": clearance.name.payer,
         "payee": clearance.name.payee,
         "state": clearance.state,
-        "frozen": clearance.frozen,
+        "frozen": clearance.is_frozen,
         "payer_amount": amount_json(clearance.payer_minor),
         "payee_amount": amount_json(clearance.payee_minor),
         "opened_at": format_timestamp(clearance.opened_at_ms),
@@ -25,3 +27,26 @@ def clearance_json(clearance: Clearance) -> dict[str, Any]:
     if clearance.reason is not None:
         shown["reason"] = clearance.reason
     return shown
+
+
+def entity_json(clearance: Clearance, request: Request, context_url: str) -> dict[str, Any]:
+    """Settlement (§7.4) of a sale to another city, as the seller's node knows it, in its currency."""
+    total, frozen = amount_json(request.total_minor), clearance.is_frozen
+    lines = {line.value: amount_json(minor) for line, minor in request.lines.items()}
+    payment: dict[str, Any] = {"state": "frozen" if frozen else clearance.state, "total": total, "lines": lines}
+    if clearance.reason is not None:
+        payment["reason"] = clearance.reason
+    return {
+        "@context": context_url,
+        "@type": "Settlement",
+        "schema_version": "0.2.0",
+        "transaction_id": request.transaction_id,
+        request.kind.value: request.subject_id,
+        "seller": clearance.name.payee,
+        "buyer": clearance.name.payer,
+        "final_cost": total,
+        "distribution": lines,
+        "settled_at": format_timestamp(clearance.changed_at_ms),
+        "confirmation": {"payment_completed": clearance.state == PayeeState.POSTED},
+        "payment": payment,
+    }

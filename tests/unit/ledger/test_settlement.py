@@ -8,6 +8,7 @@ import pytest
 from loopd.ledger import checks
 from loopd.ledger.accounts import Fund, fund_id
 from loopd.ledger.movements import Phase
+from loopd.protocol.documents import check_document
 from loopd.protocol.errors import Refusal
 from loopd.protocol.loopcost import LoopCost
 from tests.ledger_api import ADMIN, ledger_api
@@ -209,3 +210,23 @@ async def test_each_step_is_audited_and_told(tmp_path: Path) -> None:
         assert [json.loads(row["payload"])["event"] for row in rows] == ["settlement_held", "settlement_posted"]
         rows = await node.database.all("SELECT kind FROM event WHERE subject = ?", (sale.transaction_id,))
         assert [row["kind"] for row in rows] == ["ledger.settlement"] * 2
+
+
+async def test_a_sale_to_another_city_shows_its_settlement_too(tmp_path: Path) -> None:
+    async with ledger_api(tmp_path, credit_limits={"vienna.loop": 500}) as api:
+        local = api.node.sale(60, export=24, import_=12, distance=8, buyer="user:max@vienna.loop")
+        sale = replace(local, buyer="vienna.loop")
+        await api.node.write(lambda tx: tx.execute("CREATE TABLE told (sale TEXT PRIMARY KEY, how TEXT)"))
+        assert await api.node.write(lambda tx: api.room.payments.hold(tx, sale)) is None
+        answer = await api.get(PATH)
+        shown = check_document(answer.body, "Settlement").value
+        assert b"user:" not in answer.body
+        assert (shown["seller"], shown["buyer"], shown["final_cost"]) == (NODE, "vienna.loop", 104)
+        assert list(shown["distribution"].values()) == [36, 24, 12, 8, 24]
+        assert (shown["payment"]["state"], shown["confirmation"]) == ("requested", {"payment_completed": False})
+        await api.node.write(lambda tx: api.room.payments.freeze(tx, sale))
+        assert (await api.get(PATH)).json["payment"]["state"] == "frozen"
+        assert (await api.post(f"{PATH}/resolve", {"decision": "post"}, ADMIN)).refusal == (409, "payer_decides")
+        await api.node.write(lambda tx: api.room.clearing.request_answered(tx, "settlement:1", 403, "not_settling"))
+        payment = (await api.get(PATH)).json["payment"]
+        assert (payment["state"], payment["reason"]) == ("voided", "not_settling")
