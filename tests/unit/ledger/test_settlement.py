@@ -12,7 +12,7 @@ from loopd.protocol.documents import check_document
 from loopd.protocol.errors import Refusal
 from loopd.protocol.loopcost import LoopCost
 from tests.ledger_api import ADMIN, ledger_api
-from tests.ledger_support import ANNA, BONUS, BREWERY, FUND, MARIA, NODE, RESERVE, LedgerNode, lc, ledger_node
+from tests.ledger_support import ANNA, BONUS, BREWERY, DAY_MS, FUND, MARIA, NODE, RESERVE, LedgerNode, lc, ledger_node
 
 PATH = "/api/v1/loopcoin/settlement/TXN-2026-01-15-001"
 
@@ -92,6 +92,38 @@ async def test_the_bonus_is_floored(tmp_path: Path) -> None:
         assert await node.write(lambda tx: node.settlements.hold(tx, sale)) is None
         assert await node.write(lambda tx: node.settlements.post(tx, sale))
         assert node.balance(BONUS) == lc("9.98")
+
+
+async def test_a_payment_without_a_transaction_brings_no_bonus(tmp_path: Path) -> None:
+    async with ledger_node(tmp_path) as node:
+        await node.issue(MARIA, 100)
+        await node.issue(BONUS, 10)
+        await node.pay(MARIA, BREWERY, 50)
+        await node.end(await node.hold(MARIA, BREWERY, 20), Phase.POST)
+        assert (node.balance(MARIA), node.balance(BONUS)) == (lc(30), lc(10))
+
+
+async def test_selling_back_and_forth_brings_no_more_than_the_bonus_fund_has(tmp_path: Path) -> None:
+    """Who has two accounts gets the bonus each time, which is admitted; nothing is minted, no old coin gets young."""
+    async with ledger_node(tmp_path) as node:
+        await node.issue(MARIA, 100)
+        await node.issue(BONUS, "7.50")
+        supply = node.ledger.figures(node.database.points).supply_minor
+        first_day = node.lots(MARIA)[0][0]
+        node.clock.advance(3 * DAY_MS)
+        for number in range(6):
+            buyer, seller = (MARIA, ANNA) if number % 2 == 0 else (ANNA, MARIA)
+            sale = node.sale(60, buyer=buyer, seller=seller, transaction_id=f"TXN-2026-01-15-{number:03d}")
+            assert await node.write(lambda tx, sale=sale: node.settlements.hold(tx, sale)) is None
+            assert await node.write(lambda tx, sale=sale: node.settlements.post(tx, sale))
+        assert node.balance(BONUS) == 0
+        assert node.ledger.figures(node.database.points).supply_minor == supply
+        by_day: dict[int, int] = {}
+        for account in (MARIA, ANNA):
+            for day, amount_minor, _ in node.lots(account):
+                by_day[day] = by_day.get(day, 0) + amount_minor
+        assert by_day == {first_day: lc(100), first_day + 3: lc("7.50")}
+        await sound(node)
 
 
 async def test_what_is_cancelled_is_given_back(tmp_path: Path) -> None:
