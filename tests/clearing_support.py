@@ -18,7 +18,9 @@ from tests.ledger_sim.operations import transaction_of
 
 START_MS = 1_790_000_000_000
 ISSUED_MINOR = 300_000
-RATES = {"munich.loop": Decimal(1), "vienna.loop": Decimal("1.3")}
+# The counter of a table of the tests' own.
+_SENT_SO_FAR = "INSERT INTO \"sqlite_sequence\" VALUES('sent'"
+RATES = {"munich.loop": Decimal(1), "vienna.loop": Decimal("1.3"), "linz.loop": Decimal("0.7")}
 
 
 class SettlingCity(City):
@@ -36,8 +38,8 @@ class SettlingCity(City):
         self.write(self._fill)
 
     def dump(self) -> list[str]:
-        """Everything durable."""
-        return list(self.connection.iterdump())
+        """Everything durable; how often something was sent is not."""
+        return [line for line in self.connection.iterdump() if not line.startswith(_SENT_SO_FAR)]
 
     def balance(self, account_id: str) -> int:
         return self.ledger.require(self.source, account_id).balance_minor

@@ -64,7 +64,8 @@ class Sale:
 
 @dataclass(frozen=True)
 class Bid:
-    """What the buyer's city has agreed to: no more than `most`, once."""
+    """What the buyer's city has agreed to: no more than `most`, once; of it `own` is its own, and does not cross."""
 
     id: str
     most: int
+    own: int

@@ -134,9 +134,9 @@ class Model(Town):
         state = _STATES[decision]
         known = self.ins.get(key)
         if known is None:
+            # What was never asked for is void anyway.
             if decision == "post":
                 raise Refused("unknown_settlement")
-            self._keep_in(key, In("voided", reason="unknown"))
             return
         if known.state in ENDED:
             if known.state != state:
@@ -153,7 +153,7 @@ class Model(Town):
             self._end_in(key, known, "voided", reason)
 
     def _fault_of_sale(self, sale: Sale) -> str | None:
-        if sale.buyer_city not in self.owed:
+        if sale.buyer_city not in self.rules.limits:
             return "no_credit"
         if self.newest.rate == 0:
             return "no_rate"
@@ -271,6 +271,10 @@ class Model(Town):
     def acknowledge(self, key: Key, decision: str) -> None:
         """The seller's city has done as it was told."""
         known = self._out(key)
+        if known.state == "held" and decision == "void":
+            # There the sale is off, and nothing was promised here.
+            self._decide(key, known, "voided", None)
+            return
         if known.state not in ENDED:
             raise Refused("not_decided")
         if known.state != _STATES[decision]:
@@ -308,10 +312,13 @@ class Model(Town):
         for key, out in self.outs.items():
             if key[0] == deal.sale.seller_city and out.bid == bid.id and out.state != "voided":
                 return "bid_settled"
-        return "above_bid" if sum(deal.sale.costs) > bid.most else None
+        total, own = sum(deal.sale.costs), deal.sale.lines["buyer_community_fund"]
+        return "above_bid" if total > bid.most or total - own > bid.most - bid.own else None
 
     def _fault_of_money(self, deal: Deal) -> str | None:
         sale = deal.sale
+        if sale.seller_city not in self.rules.limits:
+            return "no_credit"
         if deal.backing != self.backing or 0 in (deal.rate, self.newest.rate):
             return "no_rate"
         fault = self._fault_of_holder(sale.buyer)

@@ -195,7 +195,7 @@ class Draws:
         if draw < len(changes):
             order = replace(order, **changes[draw])
         elif draw == len(changes):
-            shows = Shows()
+            shows, order = Shows(), replace(order, signature=chance.choice((order.signature, False, True)))
         elif draw == len(changes) + 1:
             shows = Shows(account=self._holders(model, 1)[0])
         else:
@@ -279,13 +279,13 @@ class Draws:
     ) -> Sale:
         """A sale at given costs, for which the buyer's city has bid."""
         sale = replace(self._sale(seller_city, buyer_city, seller, buyer), costs=costs)
-        self._bid(sale, Bid(f"bid-{sale.transaction}", sum(costs)))
+        self._bid(sale, Bid(f"bid-{sale.transaction}", sum(costs), costs[2]))
         self._keep(sale)
         return sale
 
     def _bid(self, sale: Sale, bid: Bid) -> None:
         self._models[sale.buyer_city].bids[sale.subject] = bid
-        self._cities[sale.buyer_city].exchange.bids[sale.subject] = Consent(bid.id, bid.most)
+        self._cities[sale.buyer_city].exchange.bids[sale.subject] = Consent(bid.id, bid.most, bid.own)
 
     def _sell(self, city: str, model: Model) -> Operation:
         parties = self._holders(model, 2)
@@ -311,7 +311,8 @@ class Draws:
         draw = chance.random()
         if draw > 0.04:
             most = sum(sale.costs) + (-1 if draw > 0.97 else chance.randint(0, 100))
-            bid = Bid(f"bid-{sale.transaction}", most)
+            own = max(sale.costs[2] + chance.choice((0, 0, 0, -1)), 0)
+            bid = Bid(f"bid-{sale.transaction}", most, own if draw < 0.9 else min(own + 100, most))
             earlier = [each for each in self._sales[city][-20:] if each.buyer_city == buyer_city]
             if draw < 0.07 and earlier:
                 bid = there.bids.get(chance.choice(earlier).subject, bid)

@@ -11,6 +11,7 @@ from tests.ledger_sim.asks import Asked, Sale, Shows
 from tests.ledger_sim.money import DAY_MS, Money, Refused, Terms
 
 _EARLY_MS = 300_000
+_PENDING_MOST = 1_000
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Done:
 
     content: tuple[object, ...]
     link: tuple[str, ...] | None
-    payer: str | None = None
+    payer: str
+    payee: str
     is_hold: bool = False
 
 
@@ -65,30 +67,30 @@ class Town(Money):
             self.owed.setdefault(peer, 0)
             self.coming.setdefault(peer, 0)
         if terms != self.newest:
-            self.terms.append((max(wall_ms, self.now_ms + 1, self.terms[-1][0] + 1), terms))
+            self.terms.append((max(wall_ms, self.now_ms, self.terms[-1][0]) + 1, terms))
 
     # Orders
 
     def submit(self, orders: Sequence[Asked], shows: Shows) -> None:
         """All of them or none."""
-        if len({order.until_ms for order in orders}) > 1:
-            raise Refused("bad_time")
         link = tuple(order.id for order in orders) if len(orders) > 1 else None
         for order in orders:
-            self._order(order, shows, link)
+            self._order(order, shows, link, orders[0].until_ms)
 
-    def _order(self, order: Asked, shows: Shows, link: tuple[str, ...] | None) -> None:
+    def _order(self, order: Asked, shows: Shows, link: tuple[str, ...] | None, until_ms: int | None) -> None:
         if order.currency != self.currency:
             raise Refused("wrong_currency")
         if order.payer == order.payee:
             raise Refused("same_account")
-        self._check_payer(order.payer, shows, order.signature if order.payer in self.keyed else None)
+        self._check_payer(order.payer, shows, order.signature)
         known = self.done.get(order.id)
         if known is not None:
             if known.content != order.content or link not in (None, known.link):
                 raise Refused("other_content")
             return
         self._check_times(order)
+        if order.until_ms != until_ms:
+            raise Refused("bad_time")
         redeems = self.rules.redemption and order.payee == f"node:issuance@{self.node}"
         self._check_accounts(order, redeems)
         if redeems:
@@ -96,18 +98,32 @@ class Town(Money):
         elif order.until_ms is None:
             self.pay(order.payer, order.payee, order.amount)
         else:
+            self._check_pending(order.payer)
             self.hold(order.id, order.payer, order.payee, order.amount, order.until_ms)
-        done = Done(order.content, link, order.payer, order.until_ms is not None)
+        done = Done(order.content, link, order.payer, order.payee, order.until_ms is not None)
         self.journal.put(self.done, order.id, done)
 
     def _check_payer(self, payer: str, shows: Shows, signature: bool | None = None) -> None:
         if payer.startswith("node:"):
             if not shows.operator:
                 raise Refused("not_authorised")
-        elif signature is False:
-            raise Refused("bad_signature")
-        elif signature is None and shows.account != payer:
+            return
+        keyed, bound = payer in self.keyed, shows.account == payer
+        # A signature counts where there is a key for it, or where nothing else would do.
+        if signature is not None and (keyed or not bound):
+            if not (keyed and signature):
+                raise Refused("bad_signature")
+        elif not bound:
             raise Refused("not_authorised")
+
+    def _may_see(self, known: Done, shows: Shows) -> bool:
+        """The operator sees everything, a holder what is its own, and everybody what the city's own accounts do."""
+        parties = (known.payer, known.payee)
+        return shows.operator or shows.account in parties or all(each.startswith("node:") for each in parties)
+
+    def _check_pending(self, payer: str) -> None:
+        if sum(hold.payer == payer for hold in self.holds.values()) >= _PENDING_MOST:
+            raise Refused("too_many_pending")
 
     def _check_times(self, order: Asked) -> None:
         if not -_EARLY_MS <= self.wall_ms - order.stated_ms <= 7 * DAY_MS:
@@ -137,14 +153,14 @@ class Town(Money):
     def end_order(self, order_id: str, state: str, shows: Shows) -> None:
         """Post or void what an order holds, with all that is linked to it."""
         known = self.done.get(order_id)
-        if known is None:
+        if known is None or not self._may_see(known, shows):
             raise Refused("unknown_transfer")
         group = known.link or (order_id,)
-        self._check_payer(known.payer or "", shows)
+        self._check_payer(known.payer, shows)
         if not known.is_hold:
             raise Refused("not_pending")
         for each in group:
-            self._check_payer(self.done[each].payer or "", shows)
+            self._check_payer(self.done[each].payer, shows)
         for each in group:
             self.end(each, state)
 
@@ -172,7 +188,7 @@ class Town(Money):
 
     def issue(self, issue_id: str, payee: str, amount: int, backing: int) -> None:
         """Bring coins into circulation, and what was taken in for them into the reserve."""
-        if self._was_done(issue_id, ("issue", payee, amount, backing)):
+        if self._was_done(issue_id, ("issue", payee, amount, backing), payee):
             return
         if self._is_reserved(payee):
             raise Refused("reserved_account")
@@ -188,7 +204,7 @@ class Town(Money):
 
     def move_reserve(self, move_id: str, amount: int) -> None:
         """Take backing in, or give it away where the amount is negative."""
-        if self._was_done(move_id, ("reserve", amount)):
+        if self._was_done(move_id, ("reserve", amount), f"node:reserve@{self.node}"):
             return
         if self.figures["reserve"] + amount < 0:
             raise Refused("insufficient_reserve")
@@ -206,11 +222,11 @@ class Town(Money):
         self._count("redeemed", amount)
         self._count("reserve", -backing)
 
-    def _was_done(self, name: str, content: tuple[object, ...]) -> bool:
+    def _was_done(self, name: str, content: tuple[object, ...], payee: str) -> bool:
         known = self.done.get(name)
         if known is not None and known.content != content:
             raise Refused("other_content")
-        self.journal.put(self.done, name, Done(content, None, f"node:issuance@{self.node}"))
+        self.journal.put(self.done, name, Done(content, None, f"node:issuance@{self.node}", payee))
         return known is not None
 
     def _count(self, figure: str, amount: int) -> None:

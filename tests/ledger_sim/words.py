@@ -86,13 +86,16 @@ def _decision(model: Model, key: Key, value: Mapping[str, Any]) -> _Read:
 
 
 def _acknowledgement(model: Model, key: Key, value: Mapping[str, Any]) -> _Read:
-    return value["decision"], _DECISIONS[model.ins[key].state], value["decision"]
+    # What it never asked for is void.
+    decision = _DECISIONS[model.ins[key].state] if key in model.ins else "void"
+    return value["decision"], decision, value["decision"]
 
 
 def _inquiry(model: Model, key: Key, value: Mapping[str, Any]) -> _Read:
     known = model.ins[key]
     assert known.state not in ENDED
-    return (value.get("asks"), value.get("reason")), (known.ask, known.reason), value.get("asks")
+    found = (value["transaction"], value.get("asks"), value.get("reason"))
+    return found, (key[1], known.ask, known.reason), value.get("asks")
 
 
 def _minor(amount: Decimal | int) -> int:

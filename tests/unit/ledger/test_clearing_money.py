@@ -14,7 +14,7 @@ from loopd.ledger.clearing import postings, tables
 from loopd.ledger.clearing.messages import MESSAGE_TYPES
 from loopd.ledger.clearing.ports import Consent
 from loopd.ledger.dates import DAY_MS, day_of, day_text
-from loopd.ledger.issuance import Issuance, Issue
+from loopd.ledger.issuance import Issue
 from loopd.protocol.documents import check_document, dump_json
 from loopd.protocol.json_text import read_json
 from loopd.protocol.limits import SETTLEMENT_ISSUE_DAYS_MAX
@@ -22,7 +22,7 @@ from loopd.protocol.loopcost import LoopCost
 from loopd.protocol.schemas import schema_file
 from loopd.protocol.timestamps import parse_timestamp
 from loopd.protocol.transactions import Transaction
-from tests.clearing_nodes import ISSUED_MINOR, START_MS, City, sale
+from tests.clearing_support import ISSUED_MINOR, START_MS, SettlingCity, sale
 
 COST = LoopCost(6000, 2400, 1200, 800)
 TODAY = day_of(START_MS)
@@ -32,26 +32,26 @@ class Two:
     """Munich, which sells, and Vienna, which pays 1.3 of its own coins for one of Munich's."""
 
     def __init__(self, munich: dict[str, Any] | None = None, vienna: dict[str, Any] | None = None) -> None:
-        self.munich = City("munich.loop", ["vienna.loop"], **(munich or {}))
-        self.vienna = City("vienna.loop", ["munich.loop"], **(vienna or {}))
+        self.munich = SettlingCity("munich.loop", ["vienna.loop"], **(munich or {}))
+        self.vienna = SettlingCity("vienna.loop", ["munich.loop"], **(vienna or {}))
 
     def close(self) -> None:
         self.munich.close()
         self.vienna.close()
 
-    def other(self, city: City) -> City:
+    def other(self, city: SettlingCity) -> SettlingCity:
         return self.vienna if city is self.munich else self.munich
 
-    def tell(self, sender: City, body: bytes) -> None:
+    def tell(self, sender: SettlingCity, body: bytes) -> None:
         receiver, document = self.other(sender), check_document(body, MESSAGE_TYPES)
         receiver.write(lambda tx: receiver.clearing.receive(tx, sender.node_id, document))
 
     def pass_on(self) -> None:
         while self.munich.sent() or self.vienna.sent():
             for city in (self.munich, self.vienna):
-                for number, _, body in city.sent():
-                    self.tell(city, body)
-                    city.forget(number)
+                for each in city.sent():
+                    self.tell(city, each.body)
+                    city.forget(each.number)
 
     def do(self, what: Callable[..., Any], sold: Transaction) -> None:
         """The seller's ledger does its part, and all that follows is delivered."""
@@ -59,7 +59,7 @@ class Two:
         seller.write(lambda tx: what(tx, sold))
         self.pass_on()
 
-    def hold(self, number: int = 1, seller: City | None = None, **accounts: str) -> Transaction:
+    def hold(self, number: int = 1, seller: SettlingCity | None = None, **accounts: str) -> Transaction:
         """A sale whose money both sides have prepared."""
         seller = seller or self.munich
         sold = replace(sale(number, seller, self.other(seller), COST), **accounts)
@@ -95,7 +95,7 @@ def two() -> Iterator[Two]:
     made.close()
 
 
-def lots(city: City, account: str) -> dict[int, int]:
+def lots(city: SettlingCity, account: str) -> dict[int, int]:
     """What an account has, by the day of issue."""
     number = city.ledger.require(city.source, account).number
     return {lot.issue_day: lot.amount_minor for lot in lot_tables.lots(city.source, number)}
@@ -268,18 +268,18 @@ def _answer_to(two: Two, change: dict[str, Any] | Callable[[Any], Any]) -> tuple
     munich, vienna = two.munich, two.vienna
     sold = sale(1, munich, vienna, COST)
     munich.write(lambda tx: munich.payments.hold(tx, sold))
-    [(number, _, body)] = munich.sent()
-    two.tell(munich, body)
-    munich.forget(number)
-    [(number, _, body)] = vienna.sent()
-    vienna.forget(number)
-    lie = read_json(body)
+    [asked] = munich.sent()
+    two.tell(munich, asked.body)
+    munich.forget(asked.number)
+    [held] = vienna.sent()
+    vienna.forget(held.number)
+    lie = read_json(held.body)
     lie = {**lie, **change} if isinstance(change, dict) else {**lie, "lines": change(lie["lines"])}
     books = "SELECT id, balance_minor, held_minor FROM ledger_account ORDER BY id"
     before = [tuple(row) for row in munich.source.all(books)]
     two.tell(vienna, dump_json(lie))
-    [(_, _, answer)] = munich.sent()
-    told = json.loads(answer)
+    [answer] = munich.sent()
+    told = json.loads(answer.body)
     if told["answer"] == "refused":
         assert [tuple(row) for row in munich.source.all(books)] == before
         two.pass_on()
@@ -290,7 +290,7 @@ def _answer_to(two: Two, change: dict[str, Any] | Callable[[Any], Any]) -> tuple
 
 def test_a_sale_of_nothing_is_settled_with_no_money(two: Two) -> None:
     sold = sale(1, two.munich, two.vienna, LoopCost(0))
-    two.vienna.told.bids[sold.subject_id] = Consent("bid-1", 0)
+    two.vienna.exchange.bids[sold.subject_id] = Consent("bid-1", 0)
     two.do(two.munich.payments.hold, sold)
     two.do(two.munich.payments.post, sold)
     assert two.state(sold) == "posted"
@@ -304,7 +304,7 @@ def test_coins_of_more_days_than_a_message_holds_are_not_held(two: Two, monkeypa
     for number in range(2, 5):
         two.advance(DAY_MS)
         issue = Issue(f"00000000-0000-4000-8000-00000000000{number}", vienna.seller, 2_000, 2_000)
-        vienna.write(lambda tx, issue=issue: Issuance(vienna.ledger).issue(tx, issue))
+        vienna.write(lambda tx, issue=issue: vienna.issuance.issue(tx, issue))
     sold = replace(sale(1, two.munich, vienna, LoopCost(4_000)), buyer_account=vienna.seller)
     two.do(two.munich.payments.hold, sold)
     assert two.munich.told_of(sold.transaction_id) == "too_many_days"

@@ -17,7 +17,8 @@ from loopd.protocol.documents import check_document, dump_json
 from loopd.protocol.errors import Refusal
 from loopd.protocol.loopcost import LoopCost
 from loopd.protocol.transactions import Transaction
-from tests.clearing_nodes import CONTEXT, City, sale
+from tests.clearing_support import SettlingCity, sale
+from tests.exchange_support import CONTEXT
 
 COST = LoopCost(6000, 2400, 1200, 800)
 MUNICH, VIENNA, LINZ = "munich.loop", "vienna.loop", "linz.loop"
@@ -27,14 +28,14 @@ MUNICH, VIENNA, LINZ = "munich.loop", "vienna.loop", "linz.loop"
 class Three:
     """Munich and Linz sell to Vienna, which pays both."""
 
-    munich: City
-    vienna: City
-    linz: City
+    munich: SettlingCity
+    vienna: SettlingCity
+    linz: SettlingCity
 
-    def of(self, node_id: str) -> City:
+    def of(self, node_id: str) -> SettlingCity:
         return {city.node_id: city for city in (self.munich, self.vienna, self.linz)}[node_id]
 
-    def tell(self, sender: str, receiver: City, message: dict[str, Any] | bytes) -> None:
+    def tell(self, sender: str, receiver: SettlingCity, message: dict[str, Any] | bytes) -> None:
         document = check_document(message if isinstance(message, bytes) else dump_json(message), MESSAGE_TYPES)
         receiver.write(lambda tx: receiver.clearing.receive(tx, sender, document))
 
@@ -42,11 +43,11 @@ class Three:
         """Deliver all that is sent, until nothing more is."""
         while any(city.sent() for city in (self.munich, self.vienna, self.linz)):
             for city in (self.munich, self.vienna, self.linz):
-                for number, target, body in city.sent():
-                    self.tell(city.node_id, self.of(target), body)
-                    city.forget(number)
+                for each in city.sent():
+                    self.tell(city.node_id, self.of(each.target), each.body)
+                    city.forget(each.number)
 
-    def prepared(self, number: int, seller: City) -> Transaction:
+    def prepared(self, number: int, seller: SettlingCity) -> Transaction:
         """A sale to Vienna for which both sides have prepared."""
         sold = sale(number, seller, self.vienna, COST)
         assert seller.write(lambda tx: seller.payments.hold(tx, sold)) is None
@@ -59,7 +60,7 @@ class Three:
         known = tables.find_of_transaction(self.vienna.source, sold.seller, sold.transaction_id)
         return None if known is None else known.state
 
-    def refusal(self, sender: str, receiver: City, message: dict[str, Any]) -> str:
+    def refusal(self, sender: str, receiver: SettlingCity, message: dict[str, Any]) -> str:
         """Why a message is refused; the receiver is as it was then."""
         before = receiver.dump()
         with pytest.raises(Refusal) as raised:
@@ -71,7 +72,7 @@ class Three:
 @pytest.fixture
 def three() -> Iterator[Three]:
     names = (MUNICH, VIENNA, LINZ)
-    made = Three(*(City(name, [peer for peer in names if peer != name]) for name in names))
+    made = Three(*(SettlingCity(name, [peer for peer in names if peer != name]) for name in names))
     yield made
     for city in (made.munich, made.vienna, made.linz):
         city.close()
@@ -125,8 +126,8 @@ def test_nobody_takes_the_name_of_anothers_settlement_before_it_comes(three: Thr
     assert three.refusal(LINZ, three.vienna, {**inquiry, "id": taken}) == "bad_id"
     own = sale(7, three.linz, three.vienna, COST)
     three.linz.write(lambda tx: three.linz.payments.hold(tx, own))
-    [(_, _, body)] = three.linz.sent()
-    assert three.refusal(LINZ, three.vienna, {**json.loads(body), "id": taken}) == "bad_id"
+    [asked] = three.linz.sent()
+    assert three.refusal(LINZ, three.vienna, {**json.loads(asked.body), "id": taken}) == "bad_id"
     three.pass_on()
     three.prepared(1, three.munich)
 
@@ -136,13 +137,10 @@ def test_a_city_that_decides_on_what_will_be_sold_keeps_nothing_from_being_sold(
     before = three.munich.dump()
     told = message("Decision", MUNICH, "TXN-2026-09-21-001", decision="void")
     three.tell(VIENNA, three.munich, told)
-    [(number, target, body)] = three.munich.sent()
-    assert (target, json.loads(body)["@type"], json.loads(body)["decision"]) == (
-        VIENNA,
-        "SettlementAcknowledgement",
-        "void",
-    )
-    three.munich.forget(number)
+    [sent] = three.munich.sent()
+    said = json.loads(sent.body)
+    assert (sent.target, said["@type"], said["decision"]) == (VIENNA, "SettlementAcknowledgement", "void")
+    three.munich.forget(sent.number)
     assert three.munich.dump() == before
     assert three.refusal(VIENNA, three.munich, {**told, "decision": "post"}) == "unknown_settlement"
     three.prepared(1, three.munich)
@@ -168,12 +166,12 @@ def test_what_is_the_buyers_citys_own_does_not_cross(three: Three) -> None:
     munich, vienna = three.munich, three.vienna
     greedy = LoopCost(COST.base_minor, COST.export_minor, 0, COST.distance_minor + COST.import_minor)
     sold = sale(1, munich, vienna, greedy)
-    vienna.told.bids[sold.subject_id] = Consent("bid-1", COST.total_minor, COST.import_minor)
+    vienna.exchange.bids[sold.subject_id] = Consent("bid-1", COST.total_minor, COST.import_minor)
     munich.write(lambda tx: munich.payments.hold(tx, sold))
     three.pass_on()
     assert munich.told_of(sold.transaction_id) == "above_bid"
     honest = sale(2, munich, vienna, COST)
-    vienna.told.bids[honest.subject_id] = Consent("bid-2", COST.total_minor, COST.import_minor)
+    vienna.exchange.bids[honest.subject_id] = Consent("bid-2", COST.total_minor, COST.import_minor)
     munich.write(lambda tx: munich.payments.hold(tx, honest))
     three.pass_on()
     assert three.state(honest) == "prepared"
@@ -196,10 +194,10 @@ def test_a_city_that_asks_without_end_is_kept_for_so_many_times_a_day(
             three.tell(LINZ, vienna, inquiry(number))
             continue
         refused = sale(number, linz, vienna, COST)
-        vienna.told.bids.clear()
+        vienna.exchange.bids.clear()
         linz.write(lambda tx, refused=refused: linz.payments.hold(tx, refused))
         three.pass_on()
-    assert len(vienna.settlements(LINZ)) == 10
+    assert len(vienna.settled_with(LINZ)) == 10
     assert not vienna.clearing.due(vienna.source, vienna.clock.now_ms() + 86_400_000)
     assert three.refusal(LINZ, vienna, inquiry(11)) == "too_many_settlements"
     three.tell(LINZ, vienna, inquiry(1))
@@ -245,9 +243,9 @@ def test_money_for_a_sale_that_is_off_already_goes_back_at_once(three: Three) ->
     munich, vienna = three.munich, three.vienna
     sold = sale(1, munich, vienna, COST)
     munich.write(lambda tx: munich.payments.hold(tx, sold))
-    [(number, _, body)] = munich.sent()
-    three.tell(MUNICH, vienna, body)
-    munich.forget(number)
+    [asked] = munich.sent()
+    three.tell(MUNICH, vienna, asked.body)
+    munich.forget(asked.number)
     assert three.state(sold) == "held"
     known = tables.find_of_transaction(munich.source, MUNICH, sold.transaction_id)
     assert known is not None
@@ -275,7 +273,7 @@ def test_a_settlement_that_is_not_as_its_lines_is_found(three: Three, side: str,
         sold = three.prepared(number, munich)
         munich.write(lambda tx, what=what, sold=sold: what(tx, sold))
         three.pass_on()
-    vienna.told.bids.clear()
+    vienna.exchange.bids.clear()
     munich.write(lambda tx: munich.payments.hold(tx, replace(sold, transaction_id="TXN-2026-09-21-009")))
     three.pass_on()
     city = three.of(side)

@@ -123,7 +123,7 @@ async def test_who_would_take_a_redemption_back_hears_that_it_was_carried_out(tm
     async with ledger_node(tmp_path, redemption=True) as node:
         await node.issue(MARIA, 100)
         redeemed = await node.pay(MARIA, ISSUANCE, 10)
-        for account, reason in ((MARIA, "not_pending"), (ANNA, "not_authorised")):
+        for account, reason in ((MARIA, "not_pending"), (ANNA, "unknown_transfer")):
             with pytest.raises(Refusal) as refusal:
                 await node.end(redeemed, Phase.VOID, Authority(account=account))
             assert refusal.value.reason == reason
