@@ -24,7 +24,7 @@ from loopd.ledger.clearing.room import ClearingRoom
 from loopd.protocol.documents import dump_json
 from loopd.protocol.schemas import ENTITIES_BY_FILE, schema_file
 from tests.clearing_api import Memory
-from tests.clearing_nodes import Told
+from tests.ledger_sim.city import Exchange
 from tests.ledger_support import ANNA, BREWERY, MARIA, START_MS, LedgerNode, ledger_node
 from tests.registry_api import HttpAnswer
 
@@ -38,8 +38,8 @@ class LedgerApi:
 
     def __init__(self, node: LedgerNode, session: ClientSession, tokens: Mapping[str, str]) -> None:
         self.node = node
-        audit, events, told = AuditLog(node.clock), EventLog(node.clock), Told()
-        self.room = ClearingRoom(node.ledger, node.settlements, node.clock, audit, events, Memory(), told, told)
+        audit, events, exchange = AuditLog(node.clock), EventLog(node.clock), Exchange()
+        self.room = ClearingRoom(node.ledger, node.settlements, node.clock, audit, events, Memory(), exchange, exchange)
         self.bases: dict[Plane, str] = {}
         self._session = session
         self._tokens = tokens

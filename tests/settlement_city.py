@@ -31,6 +31,7 @@ from loopd.protocol.loopcost import LoopCost
 from loopd.protocol.quantity import Quantity
 from loopd.protocol.subjects import SubjectKind
 from loopd.protocol.transactions import Transaction, TransactionStatus
+from tests.ledger_sim.city import Keys
 from tests.support import ManualClock
 
 CONTEXT = "https://local-loop-io.github.io/projects/loop-protocol/contexts/loop-v0.2.0.jsonld"
@@ -102,7 +103,7 @@ class City:
         outbox = Outbox(lambda _: None)
         audit, events = AuditLog(clock), EventLog(clock)
         self.room = LedgerRoom(
-            home, settings, database, audit, events, clock, outbox, exchange, exchange, nobody_answers
+            home, settings, database, audit, events, clock, outbox, exchange, exchange, nobody_answers, Keys(node_id)
         )
 
     def unit(self, order: dict[str, Any]) -> Callable[[Tx], object]:

@@ -235,9 +235,6 @@ def _decide(payer: Payer, decision: Decision) -> PayerStep:
 
 def _payer_acknowledged(payer: Payer, decision: Decision) -> PayerStep:
     decided = payer_decision(payer)
-    if payer.state is PayerState.HELD and decision is Decision.VOID:
-        # It has promised nothing and will not any more: its sale is off, as when it refuses.
-        return _decide(payer, decision)
     if decided is None:
         raise Misstep("not_decided")
     if decided is not decision:
