@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any, Final
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import rfc8785
 
@@ -16,8 +16,9 @@ from loopd.protocol.money import parse_amount
 from loopd.protocol.timestamps import parse_timestamp
 
 # Ids of what the ledger does by itself follow from what it is done for: doing it twice is seen.
-_OWN_IDS: Final = UUID("6c6f6f70-6c63-5064-8000-6c6564676572")
-_OWN_VERSION: Final = 5
+# They are UUIDs of version 8 (RFC 9562 §5.8), which is for such uses and which callers have no reason to take.
+_OWN_IDS: Final = "loopd-ledger-v1"
+_OWN_VERSION: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,9 @@ def check_times(order: Order, now_ms: int, at_ms: int) -> None:
 
 def own_id(*parts: str | int) -> str:
     """The id of a transfer that the ledger makes by itself, from what it is made for."""
-    return str(uuid5(_OWN_IDS, "\n".join(map(str, parts))))
+    number = int.from_bytes(sha256("\n".join(map(str, (_OWN_IDS, *parts))).encode()).digest()[:16], "big")
+    number = number & ~(0xF << 76) | _OWN_VERSION << 76
+    return str(UUID(int=number & ~(0b11 << 62) | 0b10 << 62))
 
 
 def own_digest(*parts: str | int) -> bytes:

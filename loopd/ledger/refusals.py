@@ -20,7 +20,7 @@ class Fault(Enum):
 
     BAD_AMOUNT = ("bad_amount", 400, "An amount is at least 0.01, has at most two decimals, and ends at 10^13 LC.")
     NOT_CANONICAL = ("not_canonical", 400, "A number in the order has no RFC 8785 form, and so no signature.")
-    RESERVED_ID = ("reserved_id", 400, "An id of UUID version 5 is the ledger's own to give; take a random one.")
+    RESERVED_ID = ("reserved_id", 400, "An id of UUID version 8 is the ledger's own to give; take a random one.")
     WRONG_CURRENCY = ("wrong_currency", 400, "This ledger has another currency.")
     SAME_ACCOUNT = ("same_account", 400, "Nobody pays from an account to itself.")
     BAD_SIGNATURE = ("bad_signature", 401, "The signature is not that of the account's key over this order.")

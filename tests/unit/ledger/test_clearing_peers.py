@@ -3,9 +3,10 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import RFC_4122, UUID
 
 import pytest
 
@@ -78,6 +79,9 @@ def three() -> Iterator[Three]:
         city.close()
 
 
+_OF_THE_DIGEST = (slice(0, 12), slice(13, 16), slice(17, 32))
+
+
 def message(entity: str, payee: str, transaction_id: str, **fields: Any) -> dict[str, Any]:
     """What a payee's node tells Vienna."""
     return {
@@ -91,12 +95,13 @@ def message(entity: str, payee: str, transaction_id: str, **fields: Any) -> dict
 
 
 def test_a_settlements_id_is_as_the_protocol_notes_tell() -> None:
-    namespace = UUID("6c6f6f70-6c63-5064-8000-6c6564676572")
-    assert settlement_id(MUNICH, "TXN-2026-09-21-001") == str(
-        uuid5(namespace, f"settlement\n{MUNICH}\nTXN-2026-09-21-001")
-    )
+    found = UUID(settlement_id(MUNICH, "TXN-2026-09-21-001"))
+    digest = sha256(f"loopd-ledger-v1\nsettlement\n{MUNICH}\nTXN-2026-09-21-001".encode()).hexdigest()
+    assert (found.version, found.variant) == (8, RFC_4122)
+    # All digits but that of the version, and the one that holds the two bits of the variant.
+    assert [found.hex[part] for part in _OF_THE_DIGEST] == [digest[part] for part in _OF_THE_DIGEST]
     notes = (Path(__file__).resolve().parents[3] / "docs" / "protocol-notes.md").read_text(encoding="utf-8")
-    assert str(namespace) in notes
+    assert "the SHA-256 of `loopd-ledger-v1`, `settlement`" in notes
 
 
 @pytest.mark.parametrize(
