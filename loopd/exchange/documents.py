@@ -26,6 +26,10 @@ class Agreement:
     seller_account: str | None = None
     buyer_account: str | None = None
 
+    def waits_for(self, home: str) -> bool:
+        """Whether another node than `home` is asked for the money."""
+        return self.buyer != home and self.seller_account is not None and self.buyer_account is not None
+
     @property
     def quantity_json(self) -> dict[str, Any]:
         """The quantity as documents state it."""

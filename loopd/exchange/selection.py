@@ -1,7 +1,8 @@
 """The owner's selection among the bids on a subject: by hand, by policy, or by the node itself (§3.3, §12.1).
 
 A selection makes Offer, accepted Match and pending transaction for the bid's quantity. Bids that the rest still allows
-stay live; the others are declined, and their bidders told.
+stay live; the others are declined, and their bidders told. Where another city's node is asked for the money, all others
+stay live until it holds it; where it does not, the next bid is selected.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from loopd.exchange import tables
 from loopd.exchange.documents import Agreement
 from loopd.exchange.judging import Judging
 from loopd.exchange.ports import DealMaker, HomeNode, HostedRecord, NodeDirectory, Outbox, Records
-from loopd.exchange.rules import BidState, Judged, SelectionReason, account_in, agreed_cost
+from loopd.exchange.rules import Bid, BidState, Judged, SelectionReason, account_in, agreed_cost
 from loopd.exchange.tables import Selection
 from loopd.exchange.views import MIRROR_PATH, bid_status, listing_json
 from loopd.protocol.errors import Conflict, NotFound
@@ -79,14 +80,16 @@ class Selecting:
     policy: Policy
 
     def listing(self, source: RowSource, kind: SubjectKind, subject_id: str) -> dict[str, Any]:
-        """All bids on a subject: those that selections decided on, as they were judged then, and the live ones.
+        """All bids on a subject: those that selections judged, as they were judged then, and the other live ones.
 
         NotFound (404) `unknown_material` or `unknown_product`.
         """
         record = require(self.records, source, kind, subject_id)
         standing = self._standing(source, record.subject)
         decided = [judged for selection in standing for judged in tables.closed_bids(source, selection.number)]
-        return self._listing(record, [*decided, *self.judging.ranked(source, record)], standing)
+        known = {judged.bid.number for judged in decided}
+        live = [judged for judged in self.judging.ranked(source, record) if judged.bid.number not in known]
+        return self._listing(record, [*decided, *live], standing)
 
     def select(self, tx: Tx, kind: SubjectKind, subject_id: str, number: int | None = None) -> dict[str, Any]:
         """Select a bid: the first of the ranking whose money is there, or by hand any live one. Gives the listing then.
@@ -107,8 +110,38 @@ class Selecting:
         ranked = self.judging.ranked(tx, record)
         winner, match_id = self._agree(tx, record, ranked, number)
         reason = SelectionReason.LOWEST_LOOP_COST if number is None else SelectionReason.BY_HAND
-        self._decide(tx, subject_id, ranked, winner, reason, match_id)
+        self._decide(tx, record, ranked, winner, reason, match_id)
         return self.listing(tx, kind, subject_id)
+
+    # What becomes of the money of a bid that was selected
+
+    def money_held(self, tx: Tx, match_id: str) -> None:
+        """Another city's node holds it: what the rest does not allow is declined now."""
+        selection = tables.selection_of(tx, match_id)
+        record = None if selection is None else self.records.find(tx, selection.subject_id)
+        if selection is None or record is None:
+            return
+        judged = [each for each in tables.closed_bids(tx, selection.number) if each.bid.state is BidState.LIVE]
+        newer = [each for each in self.judging.ranked(tx, record) if each.bid not in [known.bid for known in judged]]
+        self._end(tx, selection.number, [*judged, *newer], None, selection.reason)
+
+    def money_failed(self, tx: Tx, match_id: str) -> None:
+        """It will not come, and the sale is off: the bid is declined after all. The next one is selected where the
+        ranking decided, and else left to who decided.
+        """
+        selection = tables.selection_of(tx, match_id)
+        bid = None if selection is None else tables.find_bid(tx, selection.bid)
+        if selection is None or bid is None:
+            return
+        tables.set_bid_state(tx, bid.number, BidState.DECLINED)
+        tables.judge_anew(tx, selection.number)
+        self._tell(tx, bid, BidState.DECLINED, FUNDS_REFUSED, 2)
+        if selection.reason is SelectionReason.LOWEST_LOOP_COST and tables.count_live(tx, bid.subject_id):
+            try:
+                self.select(tx, bid.kind, bid.subject_id)
+            except Conflict as refusal:
+                log.info("not_selected", subject=bid.subject_id, reason=refusal.reason)
+        self.schedule(tx, bid.subject_id, bid.kind)
 
     # The node's own policy
 
@@ -197,26 +230,38 @@ class Selecting:
     def _decide(
         self,
         tx: Tx,
-        subject_id: str,
+        record: HostedRecord,
         ranked: Sequence[Judged],
         winner: Judged,
         reason: SelectionReason,
         match_id: str | None,
     ) -> None:
-        now_ms, bid = self.clock.now_ms(), winner.bid
+        now_ms, bid, subject_id = self.clock.now_ms(), winner.bid, record.subject.subject_id
         selection = tables.insert_selection(tx, subject_id, bid.number, reason, now_ms, match_id)
-        record = self.records.find(tx, subject_id)
-        left = None
-        if record is not None and record.subject.available:
-            left = Quantity(record.subject.quantity, record.subject.unit)
-        outcomes = [(each, _outcome(each, winner, left, now_ms)) for each in ranked]
-        tables.close_bids(tx, selection, [outcome for outcome in outcomes if outcome[1] is not BidState.LIVE])
-        for each, state in outcomes:
-            self._tell(tx, each, state, reason, now_ms)
+        waits = self._agreement(tx, record, winner).waits_for(self.node.node_id)
+        if waits:
+            live = [(each, BidState.LIVE) for each in ranked if each is not winner]
+            tables.close_bids(tx, selection, live)
+        self._end(tx, selection, [winner] if waits else ranked, winner, reason)
         told: dict[str, JSON] = {"event": "bid_selected", "bid": bid.number, "bidder": bid.bidder, "match": match_id}
         self.audit.append(
             tx, AuditKind.NODE_INTERACTION, subject_id, {**told, "reason": reason.value, "bids": len(ranked)}
         )
+
+    def _end(
+        self, tx: Tx, selection: int, bids: Sequence[Judged], winner: Judged | None, selected_by: SelectionReason
+    ) -> None:
+        """End bids by a selection, but those that the rest still allows, and tell whom it concerns."""
+        now_ms = self.clock.now_ms()
+        record = self.records.find(tx, bids[0].bid.subject_id) if bids else None
+        left = None
+        if record is not None and record.subject.available:
+            left = Quantity(record.subject.quantity, record.subject.unit)
+        outcomes = [(each, _outcome(each, winner, left, now_ms)) for each in bids]
+        tables.close_bids(tx, selection, [outcome for outcome in outcomes if outcome[1] is not BidState.LIVE])
+        for each, state in outcomes:
+            reason = selected_by.value if state is BidState.SELECTED else each.unranked or "other_offer_selected"
+            self._tell(tx, each.bid, state, reason, 1)
 
     def _standing(self, source: RowSource, subject: Subject) -> list[Selection]:
         # A subject that is available again was released: what stands is of a part, and has a Match.
@@ -241,12 +286,11 @@ class Selecting:
         asking_lc = self.judging.asking_price(record)
         return listing_json(subject.kind, subject.subject_id, judged, selection, asking_lc, self.clock.now_ms())
 
-    def _tell(self, tx: Tx, judged: Judged, state: BidState, selected_by: SelectionReason, now_ms: int) -> None:
+    def _tell(self, tx: Tx, bid: Bid, state: BidState, reason: str, version: int) -> None:
         """Tell a bid's outcome here, and queue it for the node that made it, if that node understands it."""
-        bid, kind = judged.bid, _OUTCOME_EVENTS.get(state)
+        kind, now_ms = _OUTCOME_EVENTS.get(state), self.clock.now_ms()
         if kind is None:
             return
-        reason = selected_by.value if state is BidState.SELECTED else judged.unranked or "other_offer_selected"
         told = {"bid": bid.number, "bidder": bid.bidder, "reason": reason}
         self.events.append(tx, kind, bid.subject_id, told)
         node = None if bid.local or bid.offer_id is None else self.directory.find(tx, bid.bidder)
@@ -261,16 +305,16 @@ class Selecting:
             subject_id=bid.subject_id,
             status=state.value,
             reason=reason,
-            version=1,
+            version=version,
             updated_at_ms=now_ms,
         )
         expires_at_ms, reference = now_ms + BID_STATUS_DELIVERY_MS, f"bid-status:{bid.number}"
         self.outbox.enqueue(tx, bid.bidder, MIRROR_PATH, dump_json(document), expires_at_ms, reference)
 
 
-def _outcome(judged: Judged, winner: Judged, left: Quantity | None, now_ms: int) -> BidState:
+def _outcome(judged: Judged, winner: Judged | None, left: Quantity | None, now_ms: int) -> BidState:
     bid = judged.bid
-    if bid.number == winner.bid.number:
+    if winner is not None and bid.number == winner.bid.number:
         return BidState.SELECTED
     if bid.has_expired(now_ms):
         return BidState.EXPIRED

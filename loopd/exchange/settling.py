@@ -50,13 +50,18 @@ class PaidSales:
         """All of it is paid: what is delivered is completed."""
         self._lifecycle().transactions.settled(tx, transaction_id, self._node_id)
 
+    def held(self, tx: Tx, transaction_id: str) -> None:
+        """The money is held, and reserved for here: the bids that lost are told."""
+        self._selecting().money_held(tx, self._lifecycle().transactions.require(tx, transaction_id).match_id)
+
     def failed(self, tx: Tx, transaction_id: str, reason: str) -> None:
-        """Nothing will be paid: the sale is cancelled, and where the node selects by itself it does so again."""
+        """Nothing will be paid: the sale is cancelled, and the next bid has its turn. What has left stays sold."""
         lifecycle = self._lifecycle()
         sale = lifecycle.transactions.require(tx, transaction_id)
         if sale.status not in _CAN_BE_CALLED_OFF:
             log.warning("sale_not_paid", transaction=transaction_id, status=sale.status, reason=reason)
+            self._selecting().money_held(tx, sale.match_id)
             return
         status = TransactionStatus.CANCELLED.value
         lifecycle.change_status(tx, MirroredEntity.TRANSACTION, transaction_id, status, None, {"reason": reason})
-        self._selecting().schedule(tx, sale.subject_id, sale.kind)
+        self._selecting().money_failed(tx, sale.match_id)

@@ -157,17 +157,13 @@ def standing_selections(source: RowSource, subject_id: str) -> list[Selection]:
     rows = source.all(
         "SELECT * FROM selection WHERE subject = ? AND released_at_ms IS NULL ORDER BY number", (subject_id,)
     )
-    return [
-        Selection(
-            row["number"],
-            row["subject"],
-            row["bid"],
-            SelectionReason(row["reason"]),
-            row["selected_at_ms"],
-            row["match_id"],
-        )
-        for row in rows
-    ]
+    return [_selection(row) for row in rows]
+
+
+def selection_of(source: RowSource, match_id: str) -> Selection | None:
+    """The selection that made a Match, released or not."""
+    row = source.one("SELECT * FROM selection WHERE match_id = ?", (match_id,))
+    return None if row is None else _selection(row)
 
 
 def insert_selection(
@@ -221,7 +217,7 @@ def release_selection_of(tx: Tx, match_id: str, now_ms: int) -> None:
 
 
 def close_bids(tx: Tx, selection: int, outcomes: Iterable[tuple[Judged, BidState]]) -> None:
-    """End the bids of a selection, each with the reckoning that it was judged by."""
+    """What a selection makes of bids, with the reckoning that each was judged by; of one that stays live too."""
     tx.executemany(
         """UPDATE bid SET state = ?, selection = ?, final_rank = ?, final_reason = ?, export_minor = ?,
             import_minor = ?, distance_minor = ?, stale_signals = ? WHERE number = ?""",
@@ -242,8 +238,17 @@ def close_bids(tx: Tx, selection: int, outcomes: Iterable[tuple[Judged, BidState
     )
 
 
+def judge_anew(tx: Tx, selection: int) -> None:
+    """What a selection judged and left live is no more of that selection."""
+    tx.execute(
+        "UPDATE bid SET selection = NULL, final_rank = NULL, final_reason = NULL, export_minor = NULL, "
+        "import_minor = NULL, distance_minor = NULL, stale_signals = NULL WHERE selection = ? AND state = 'live'",
+        (selection,),
+    )
+
+
 def closed_bids(source: RowSource, selection: int) -> list[Judged]:
-    """The bids that a selection ended, as they were judged then, in the order of that ranking."""
+    """The bids that a selection judged, as they were judged then, in the order of that ranking."""
     rows = source.all(
         "SELECT * FROM bid WHERE selection = ? ORDER BY final_rank IS NULL, final_rank, received_at_ms, number",
         (selection,),
@@ -362,6 +367,17 @@ def made_bid_of(row: sqlite3.Row) -> MadeBid:
         version=row["version"],
         changed_at_ms=row["changed_at_ms"],
         buyer_account=row["buyer_account"],
+    )
+
+
+def _selection(row: sqlite3.Row) -> Selection:
+    return Selection(
+        row["number"],
+        row["subject"],
+        row["bid"],
+        SelectionReason(row["reason"]),
+        row["selected_at_ms"],
+        row["match_id"],
     )
 
 

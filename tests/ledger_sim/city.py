@@ -81,6 +81,9 @@ class Exchange:
     def settled(self, tx: Tx, transaction_id: str) -> None:
         tx.execute("INSERT INTO told VALUES (?, 'settled')", (transaction_id,))
 
+    def held(self, tx: Tx, transaction_id: str) -> None:
+        """Nothing follows from it."""
+
     def failed(self, tx: Tx, transaction_id: str, reason: str) -> None:
         tx.execute("INSERT INTO told VALUES (?, ?)", (transaction_id, reason))
 

@@ -192,6 +192,8 @@ class PayeeSide:
     def _tell_sale(self, tx: Tx, clearance: Clearance, transaction_id: str) -> None:
         if clearance.payee.state is PayeeState.POSTED:
             self._sales.settled(tx, transaction_id)
+        elif clearance.payee.state is PayeeState.PREPARED:
+            self._sales.held(tx, transaction_id)
         elif clearance.payee.state is PayeeState.VOIDED:
             self._sales.failed(tx, transaction_id, clearance.reason or "voided")
 

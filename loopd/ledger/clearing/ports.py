@@ -42,6 +42,10 @@ class Sales(Protocol):
         """All of it is paid."""
         ...
 
+    def held(self, tx: Tx, transaction_id: str) -> None:
+        """The other side holds the money, and it is reserved for here."""
+        ...
+
     def failed(self, tx: Tx, transaction_id: str, reason: str) -> None:
         """Nothing will be paid: the sale is off, where the goods have not left."""
         ...

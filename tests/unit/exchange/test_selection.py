@@ -10,6 +10,7 @@ import pytest
 
 from loopd.exchange.lifecycle import Lifecycle
 from loopd.exchange.selection import Policy
+from loopd.exchange.settling import PaidSales
 from loopd.protocol.documents import check_document
 from loopd.protocol.errors import Conflict, Refusal
 from loopd.protocol.lifecycle import MirroredEntity
@@ -199,6 +200,81 @@ async def test_where_nobody_has_money_nothing_is_selected(seller: Seller) -> Non
         assert reason_of(refusal) == "funds_refused"
     assert seller.node.listing()["offers"][0]["status"] == "live"
     assert seller.left() == (500, "available")
+
+
+async def two_cities_bid(seller: Seller) -> None:
+    """Vienna at 104.00 and Linz at 108.00, each with an account that pays, and one from here at 150.00 without."""
+    seller.node.directory.nodes["linz.loop"] = known_node("linz.loop", VIENNA, name="Linz")
+    await seller.node.remember_signals("linz.loop", organic_food=0.20)
+    for city, distance_km in (("vienna", 400), ("linz", 600)):
+        body = {"from": f"{city}.loop", "id": f"{city}-1", "distance_km": distance_km}
+        account = f"user:maria@{city}.loop"
+        await seller.node.receive(offer_json(**body, buyer_account=account), caller=f"{city}.loop")
+    await seller.node.local_bid("farm", 150)
+
+
+def told(seller: Seller) -> list[tuple[str, str, int, str]]:
+    """What bidders are told: whom, what, in which version and why."""
+    documents = [(each.target, each.json) for each in seller.node.outbox.queued]
+    return [(target, each["status"], each["version"], each["reason"]) for target, each in documents]
+
+
+def bids(seller: Seller) -> list[tuple[str, str, int | None]]:
+    return [(each["from"], each["status"], each["rank"]) for each in seller.node.listing()["offers"]]
+
+
+async def ends(seller: Seller, *, held: bool) -> None:
+    """Another city's node has answered for the newest sale's money."""
+    sales = PaidSales("munich.loop", lambda: seller.lifecycle, lambda: seller.node.exchange.selecting)
+    sale = (await seller.entries(MirroredEntity.TRANSACTION))[-1]["transaction_id"]
+    if held:
+        await seller.node.write(lambda tx: sales.held(tx, sale))
+    else:
+        await seller.node.write(lambda tx: sales.failed(tx, sale, "insufficient_funds"))
+
+
+async def test_nobody_is_declined_before_another_citys_money_is_held(seller: Seller) -> None:
+    await two_cities_bid(seller)
+    await seller.node.select()
+    assert told(seller) == [("vienna.loop", "selected", 1, "lowest_loop_cost")]
+    assert bids(seller) == [("vienna.loop", "selected", 1), ("linz.loop", "live", 2), ("farm", "live", 3)]
+    # The same again finds what stands.
+    assert (await seller.node.select())["selected"] == "vienna.loop"
+    for _ in range(2):
+        await ends(seller, held=True)
+    assert told(seller)[1:] == [("linz.loop", "declined", 1, "other_offer_selected")]
+    assert bids(seller) == [("vienna.loop", "selected", 1), ("linz.loop", "declined", 2), ("farm", "declined", 3)]
+
+
+async def test_where_another_citys_money_does_not_come_the_next_bid_is_selected(seller: Seller) -> None:
+    await two_cities_bid(seller)
+    await seller.node.select()
+    await ends(seller, held=False)
+    assert told(seller)[1:] == [
+        ("vienna.loop", "declined", 2, "funds_refused"),
+        ("linz.loop", "selected", 1, "lowest_loop_cost"),
+    ]
+    await ends(seller, held=False)
+    assert told(seller)[3:] == [("linz.loop", "declined", 2, "funds_refused")]
+    assert (seller.node.listing()["selected"], seller.left()) == ("farm", (0, "reserved"))
+    statuses = [each["status"] for each in await seller.entries(MirroredEntity.TRANSACTION)]
+    assert statuses == ["cancelled", "cancelled", "pending"]
+
+
+async def test_who_selected_by_hand_selects_again_by_hand(seller: Seller) -> None:
+    await two_cities_bid(seller)
+    vienna = seller.node.listing()["offers"][0]["id"]
+    await seller.node.select(vienna)
+    await ends(seller, held=False)
+    assert (seller.node.listing()["selected"], seller.left()) == (None, (500, "available"))
+    assert bids(seller) == [("linz.loop", "live", 1), ("farm", "live", 2)]
+
+
+async def test_the_last_bid_whose_money_does_not_come_leaves_the_goods_free(seller: Seller) -> None:
+    await seller.node.receive(offer_json(buyer_account="user:maria@vienna.loop"))
+    await seller.node.select()
+    await ends(seller, held=False)
+    assert (seller.node.listing()["offers"], seller.left()) == ([], (500, "available"))
 
 
 async def test_both_accounts_are_in_the_transaction(seller: Seller) -> None:
