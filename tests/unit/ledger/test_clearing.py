@@ -276,7 +276,7 @@ def test_a_payer_that_lies_about_an_amount_is_refused(pair: Pair, line: int, cha
 
 
 def test_missteps_are_refused_and_change_nothing(pair: Pair) -> None:
-    request, prepare, answer = prepared(pair)
+    request, _, answer = prepared(pair)
     munich, vienna = pair.munich, pair.vienna
     acknowledged = {**answer, "@type": "SettlementAcknowledgement", "decision": "post"}
     acknowledged.pop("answer")
@@ -285,7 +285,7 @@ def test_missteps_are_refused_and_change_nothing(pair: Pair) -> None:
     assert pair.refusal(vienna, vienna, request).reason == "origin_mismatch"
     other = {**request, "lines": {**request["lines"], "residual": 25}}
     assert pair.refusal(munich, vienna, other).reason == "other_content"
-    assert pair.refusal(munich, vienna, {**other, "id": prepare["id"].replace("-5", "-4")}).reason == "bad_id"
+    assert pair.refusal(munich, vienna, {**other, "id": "00000000-0000-4000-8000-00000000000a"}).reason == "bad_id"
     unknown = {**acknowledged, "id": "00000000-0000-4000-8000-00000000000a"}
     assert pair.refusal(munich, vienna, unknown).reason == "unknown_settlement"
     decision = {**unknown, "@type": "SettlementDecision"}
