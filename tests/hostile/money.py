@@ -110,7 +110,7 @@ ORDERS = [
     ordered("without an id", "schema", 400, id=ABSENT),
     ordered("with an id of SQL", "schema", 400, id="' OR 1=1--"),
     ordered("from the drawer", "bad_time", 400, timestamp=utc(-8 * 86_400)),
-    ordered("from the future", "bad_time", 400, timestamp=utc(600)),
+    ordered("from the future", "bad_time", 400, timestamp=utc(86_400)),
     ordered("held until yesterday", "bad_time", 400, hold_until=utc(-86_400)),
     ordered("held for good", "bad_time", 400, hold_until="9999-12-31T23:59:59Z"),
     ordered("held until a number", "bad_time", 400, hold_until=1),
