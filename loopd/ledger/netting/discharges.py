@@ -57,7 +57,7 @@ class Discharges:
         if _owed_minor(self._home, claims) <= 0:
             raise Conflict("nothing_owed", "This city owes nothing by that run, or has paid it already.")
         self._check_denied(tx, peer, DischargeSide.DEBTOR)
-        discharge = self._keep(tx, peer, DischargeSide.DEBTOR, discharge_id, reference, claims)
+        discharge = self._keep(tx, self._paid((self._home, peer), discharge_id, reference, claims), claims)
         self._hold_reserve(tx, discharge)
         self._telling.record_discharge(tx, discharge)
         self._tell_notice(tx, discharge)
@@ -105,7 +105,7 @@ class Discharges:
         known = tables.find_discharge(tx, notice.debtor, DischargeSide.CREDITOR, notice.id)
         if known is None:
             known = self._take(tx, notice)
-        elif (known.reference, list(known.runs)) != (notice.reference, list(notice.runs)):
+        elif _content(known) != _content(notice):
             raise Conflict("other_content", "This discharge was announced with other content.")
         if known.state is not DischargeState.ANNOUNCED:
             self._tell_answer(tx, known)
@@ -145,9 +145,9 @@ class Discharges:
             return
         for claim in tables.claims_of_run(tx, run.number):
             if claim.backing_minor == 0:
-                side = DischargeSide.DEBTOR if claim.debtor == self._home else DischargeSide.CREDITOR
-                discharge_id = own_id("even", claim.debtor, claim.creditor, run.run)
-                discharge = self._keep(tx, run.peer, side, discharge_id, _NOTHING_PAID, [claim])
+                sides = (claim.debtor, claim.creditor)
+                paid = self._paid(sides, own_id("even", *sides, run.run), _NOTHING_PAID, [claim])
+                discharge = self._keep(tx, paid, [claim])
                 self._lower_clearing(tx, discharge, self._ledger.now(tx))
                 self._decide(tx, discharge, DischargeState.CONFIRMED, None)
 
@@ -169,10 +169,10 @@ class Discharges:
         return [each for each in waiting if each.run == run.run and each.debtor == self._home]
 
     def _take(self, tx: Tx, notice: Notice) -> Discharge:
-        """An announcement that is new: kept, or denied where it does not fit."""
+        """An announcement that is new: kept as it came, or denied where it does not fit."""
         self._check_denied(tx, notice.debtor, DischargeSide.CREDITOR)
         claims, fault = self._claimed(tx, notice)
-        kept = self._keep(tx, notice.debtor, DischargeSide.CREDITOR, notice.id, notice.reference, claims)
+        kept = self._keep(tx, notice, claims)
         if fault is not None:
             return self._decide(tx, kept, DischargeState.DENIED, fault)
         self._telling.record_discharge(tx, kept)
@@ -202,28 +202,26 @@ class Discharges:
             return [], "not_debtor"
         return (claims, None) if owed_minor == notice.backing_minor else ([], "other_amount")
 
-    def _keep(
-        self,
-        tx: Tx,
-        peer: str,
-        side: DischargeSide,
-        discharge_id: str,
-        reference: str,
-        claims: Sequence[KeptClaim],
-    ) -> Discharge:
-        now_ms = self._clock.now_ms()
-        debtor = self._home if side is DischargeSide.DEBTOR else peer
+    def _paid(self, sides: tuple[str, str], discharge_id: str, reference: str, claims: Sequence[KeptClaim]) -> Notice:
+        """A payment of claims, from debtor to creditor."""
+        owed_minor = max(_owed_minor(sides[0], claims), 0)
+        runs = [each.run for each in claims]
+        return Notice(*sides, discharge_id, runs, owed_minor, self._ledger.terms.backed_by, reference)
+
+    def _keep(self, tx: Tx, notice: Notice, claims: Sequence[KeptClaim]) -> Discharge:
+        """Keep a payment as it is announced; `claims` are what it pays, none where it does not fit."""
+        now_ms, is_own = self._clock.now_ms(), notice.debtor == self._home
         kept = tables.insert_discharge(
             tx,
             Discharge(
                 0,
-                peer,
-                side,
-                discharge_id,
+                notice.creditor if is_own else notice.debtor,
+                DischargeSide.DEBTOR if is_own else DischargeSide.CREDITOR,
+                notice.id,
                 DischargeState.ANNOUNCED,
-                [each.run for each in claims],
-                reference,
-                max(_owed_minor(debtor, claims), 0),
+                notice.runs,
+                notice.reference,
+                notice.backing_minor,
                 sum(each.falls_minor for each in claims),
                 None,
                 now_ms,
@@ -332,6 +330,11 @@ class Discharges:
 def _owed_minor(debtor: str, claims: Sequence[KeptClaim]) -> int:
     """What `debtor` owes by several claims between the same two nodes, the other's debts set off."""
     return sum(each.backing_minor if each.debtor == debtor else -each.backing_minor for each in claims)
+
+
+def _content(payment: Notice | Discharge) -> tuple[str, list[int], int]:
+    """What makes an announcement the same again."""
+    return payment.reference, list(payment.runs), payment.backing_minor
 
 
 def _transfer_id(name: tuple[str, str, str], leg: str) -> str:

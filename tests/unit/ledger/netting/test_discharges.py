@@ -250,6 +250,10 @@ def test_a_payment_that_does_not_fit_the_books_is_denied(
     assert {"answer": "denied", "reason": reason}.items() <= json.loads(answer.body).items()
     assert balances(pair) == (-9200, 11960, RESERVE, RESERVE)
     assert len(open_claims(pair.munich.source, VIENNA)) == 1
+    # The answer got lost: the announcement comes again, and is answered again.
+    pair.munich.forget(answer.number)
+    pair.munich.take(VIENNA, dump_json(lie))
+    assert [each.body for each in pair.munich.sent()] == [answer.body]
     pair.pass_on()
     # Vienna is told, and may announce what it owes anew.
     pair.pay(pair.vienna, number=1)
@@ -293,8 +297,9 @@ def test_an_announcement_again_with_other_content_is_refused(pair: NettingPair) 
     owing(pair)
     message = notice(pair)
     pair.munich.take(VIENNA, dump_json(message))
-    found = refusal(lambda: pair.munich.take(VIENNA, dump_json(message | {"reference": "another"})))
-    assert (found.status, found.reason) == (409, "other_content")
+    for other in ({"reference": "another"}, {"amount": 91.99}, {"runs": [1, 2]}):
+        found = refusal(lambda other=other: pair.munich.take(VIENNA, dump_json(message | other)))
+        assert (found.status, found.reason) == (409, "other_content")
     # A second payment for what is announced already is denied.
     second = message | {"id": "eeeeeeee-0000-4000-8000-000000000000"}
     pair.munich.take(VIENNA, dump_json(second))
