@@ -33,7 +33,7 @@ from loopd.ledger.netting.rules import (
     may_propose_again,
     proposes,
 )
-from loopd.ledger.netting.tables import Run
+from loopd.ledger.netting.tables import Run, Unsigned
 from loopd.ledger.netting.telling import NettingTelling
 from loopd.ledger.service import Ledger
 from loopd.protocol.documents import Document
@@ -143,7 +143,7 @@ class Runs:
     # At the other node
 
     def proposed(self, tx: Tx, document: Document) -> None:
-        """Sign what the peer proposes, or say why not; what is signed is durable before it is told.
+        """Sign what the peer proposes, or say why not; either is durable before it is told, and final.
 
         Invalid (400) `not_a_run`, `not_proposer`.
         """
@@ -156,8 +156,10 @@ class Runs:
             self._telling.answer(tx, peer, known.document)
             return
         try:
+            self._check_new(tx, proposal.name)
             sales, numbers = self._fitting(tx, proposal, ids, document)
         except Unfit as unfit:
+            tables.note_unsigned(tx, peer, Unsigned(proposal.name.run, unfit.reason, unfit.place))
             url = self._ledger.node.context_url
             self._telling.answer(tx, peer, dump_json(refusal_json(proposal.name, unfit.reason, unfit.place, url)))
             self._telling.refused(tx, proposal.name, unfit.reason, unfit.place)
@@ -172,18 +174,26 @@ class Runs:
         self._agree(tx, run, both, claims_of(proposal.method, proposal.name.nodes, [sale.payment for sale in sales]))
         self._telling.answer(tx, peer, both)
 
+    def _check_new(self, tx: Tx, name: RunName) -> None:
+        """Unfit `other_run` for a number that is used up; for a copy of what was not signed, as it was then.
+
+        Its payments may be in another run by now: who proposed it has heard that it is off, or will.
+        """
+        last, unsigned = tables.last_run(tx, name.from_node), tables.find_unsigned(tx, name.from_node)
+        if unsigned is not None and name.run == unsigned.run:
+            raise Unfit(unsigned.reason, unsigned.place)
+        if name.run <= max(0 if last is None else last.run, 0 if unsigned is None else unsigned.run):
+            raise Unfit("other_run", "/run")
+
     def _fitting(
         self, tx: Tx, proposal: Proposal, ids: Sequence[str], document: Document
     ) -> tuple[list[SettledSale], list[int]]:
         """The payments of a run that this node would have made the same, with their own numbers. Unfit if it is none.
 
-        `other_run`, `other_method`, `other_period`, `bad_time`, `no_payments`, `too_many_payments`, `unknown_payment`,
+        `other_method`, `other_period`, `bad_time`, `no_payments`, `too_many_payments`, `unknown_payment`,
         `not_posted`, `in_another_run`, `other_content`, `bad_signature`.
         """
         peer = proposal.name.from_node
-        last = tables.last_run(tx, peer)
-        if last is not None and proposal.name.run <= last.run:
-            raise Unfit("other_run", "/run")
         if proposal.method is not self.method(peer):
             raise Unfit("other_method", "/settlement_method")
         if proposal.period is not self.period(peer):

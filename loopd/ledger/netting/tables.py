@@ -38,6 +38,15 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Unsigned:
+    """A run of a peer that this node did not sign, and why not. `place` points into its document."""
+
+    run: int
+    reason: str
+    place: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class KeptClaim:
     """A claim of an agreed run. `falls_minor` is by how much the own clearing account falls when it is discharged."""
 
@@ -161,6 +170,21 @@ def decide_run(tx: Tx, run: Run, state: RunState, document: bytes, reason: str |
         "UPDATE netting_run SET state = ?, document = ?, reason = ?, changed_at_ms = ?, remind_at_ms = NULL "
         "WHERE number = ?",
         (state, document, reason, at_ms, run.number),
+    )
+
+
+def find_unsigned(source: RowSource, peer: str) -> Unsigned | None:
+    """The newest run of a peer that this node did not sign."""
+    row = source.one("SELECT run, reason, place FROM netting_unsigned WHERE peer = ?", (peer,))
+    return None if row is None else Unsigned(row["run"], row["reason"], row["place"])
+
+
+def note_unsigned(tx: Tx, peer: str, unsigned: Unsigned) -> None:
+    """This node does not sign that run of a peer; one of a lower number is noted no more."""
+    tx.execute(
+        "INSERT INTO netting_unsigned (peer, run, reason, place) VALUES (?, ?, ?, ?) ON CONFLICT (peer) DO UPDATE SET "
+        "run = excluded.run, reason = excluded.reason, place = excluded.place WHERE excluded.run > run",
+        (peer, unsigned.run, unsigned.reason, unsigned.place),
     )
 
 

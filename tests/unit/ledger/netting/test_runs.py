@@ -17,6 +17,7 @@ from loopd.protocol.json_text import read_json
 from tests.ledger_sim.city import KEYS
 from tests.netting_support import NettingCity, NettingPair, breaks
 
+MUNICH, VIENNA = "munich.loop", "vienna.loop"
 Change = Callable[[dict[str, Any]], None]
 
 
@@ -307,6 +308,31 @@ def test_a_number_is_used_once(pair: NettingPair) -> None:
     pair.vienna.take("munich.loop", dump_json(message | {"rebate": 1}))
     [answer] = messages(pair.vienna)
     assert (answer["@type"], answer["reason"]) == ("NettingRefusal", "other_run")
+
+
+def test_a_run_that_was_not_signed_is_not_signed_later_when_a_copy_of_it_comes(pair: NettingPair) -> None:
+    """Vienna settles as Munich does only from the second copy on; Munich has given the payments back by then."""
+    munich, vienna, message = pair.munich, pair.vienna, dump_json(proposed(pair))
+    others = [vienna.settings.model_copy(update={"settlement_methods": {MUNICH: way}}) for way in ("gross", "netting")]
+    refusals = []
+    for settings in others:
+        vienna.restart(settings)
+        vienna.take(MUNICH, message)
+        refusals += messages(vienna)
+    assert [(each["@type"], each["reason"]) for each in refusals] == [("NettingRefusal", "other_method")] * 2
+    for each in refusals:
+        munich.take(VIENNA, dump_json(each))
+    pair.signed_run()
+    assert [city.run(peer, 2).state for city, peer in ((munich, VIENNA), (vienna, MUNICH))] == [RunState.AGREED] * 2
+    vienna.take(MUNICH, message)
+    assert [each["reason"] for each in messages(vienna)] == ["other_method"]
+
+
+def test_a_run_of_a_number_below_one_that_was_not_signed_is_not_signed(pair: NettingPair) -> None:
+    message = proposed(pair)
+    for number, reason in ((5, "bad_signature"), (4, "other_run"), (5, "bad_signature"), (1, "other_run")):
+        pair.vienna.take(MUNICH, dump_json(message | {"run": number}))
+        assert [each["reason"] for each in messages(pair.vienna)] == [reason]
 
 
 def test_a_run_has_an_end_and_the_rest_is_in_the_next(pair: NettingPair, monkeypatch: pytest.MonkeyPatch) -> None:
