@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from loopd.database.rows import RowSource
 from loopd.ledger.settings import LedgerSettings
-from tests.ledger_sim.deals import Model
+from tests.ledger_sim.netting import Model
 
 _DAY_MS: Final = 86_400_000
 _MOVES: Final = ("posted", "post")
@@ -99,9 +99,9 @@ class _Reading:
         assert moved == {line.payer: -line.amount, line.payee: line.amount}, f"{line} moved {moved}"
         currencies = {self.accounts[account]["currency"] for account in moved}
         assert len(currencies) == 1, f"{line} in {currencies}"
-        if line.kind == "backing":
-            return
         roles = self._role(line.payer), self._role(line.payee)
+        if "reserve" in roles:
+            return
         came = {"issuance": "issued", "clearing": "received"}.get(roles[0])
         went = {"issuance": "redeemed", "clearing": "sent"}.get(roles[1])
         self.figures[came or "moved"] += line.amount

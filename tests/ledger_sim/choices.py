@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from loopd.ledger.settings import LedgerSettings
 from tests.ledger_sim.money import Terms
+from tests.ledger_sim.netting import METHODS, PERIODS
 from tests.ledger_sim.town import Rules
 
 _RATES: Final = ("1", "1", "2", "0.8", "1.3", "0.333333333")
@@ -31,6 +32,11 @@ def drawn_settings(chance: random.Random, peers: Iterable[str]) -> dict[str, Any
     }
 
 
+def drawn_way(chance: random.Random) -> tuple[str, str]:
+    """By what method two cities settle, and how often."""
+    return chance.choice(METHODS), chance.choices(PERIODS, (4, 4, 2, 1))[0]
+
+
 def terms_of(settings: LedgerSettings) -> Terms:
     """The currency."""
     return Terms(
@@ -47,4 +53,5 @@ def terms_of(settings: LedgerSettings) -> Terms:
 def rules_of(settings: LedgerSettings) -> Rules:
     """What holds besides."""
     limits = {peer: int(limit * 100) for peer, limit in settings.credit_limits.items()}
-    return Rules(settings.redemption, settings.residual, limits)
+    ways = {peer: (method, settings.settlement_periods[peer]) for peer, method in settings.settlement_methods.items()}
+    return Rules(settings.redemption, settings.residual, limits, ways)

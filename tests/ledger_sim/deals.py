@@ -77,7 +77,7 @@ class In:
     reason: str | None = None
 
 
-class Model(Town):
+class Dealing(Town):
     """One city with its side of every sale between cities. `bids` are what it has agreed to, by subject."""
 
     def __init__(self, *args: Any, backing: str) -> None:
@@ -87,6 +87,13 @@ class Model(Town):
         self.outs: dict[Key, Out] = {}
         self.ins: dict[Key, In] = {}
         self.told: dict[str, str] = {}
+        # Since when this city knows that both have posted a sale, by its clock.
+        self.both: dict[Key, int] = {}
+
+    def peer_of(self, key: Key) -> str:
+        """The other city of a sale."""
+        deal = self.ins[key].deal if key in self.ins else None
+        return key[0] if deal is None else deal.sale.buyer_city
 
     # The seller's side
 
@@ -188,6 +195,8 @@ class Model(Town):
             if state == "posted":
                 self._owe(sale.buyer_city, -known.promise.received)
                 self._receive(known)
+        if state == "posted":
+            self.journal.put(self.both, key, self.wall_ms)
         ended = replace(known, state=state, reason=reason or known.reason)
         self._keep_in(key, ended)
         if sale is not None:
@@ -279,6 +288,8 @@ class Model(Town):
             raise Refused("not_decided")
         if known.state != _STATES[decision]:
             raise Refused("other_decision")
+        if known.state == "posted" and not known.acknowledged:
+            self.journal.put(self.both, key, self.wall_ms)
         self._keep_out(key, replace(known, acknowledged=True))
 
     def settle_dispute(self, peer: str, key: Key, state: str) -> None:
@@ -347,9 +358,11 @@ class Model(Town):
     # Both
 
     def hear(self, mail: Mail) -> None:
-        """What another city says. Refused `not_settling` for one that this city has no account for."""
+        """What another city says of a sale. Refused `not_settling` for one that this city has no account for."""
         if mail.sender not in self.owed:
             raise Refused("not_settling")
+        if mail.key is None:
+            raise ValueError(f"{mail} is of no sale")
         key, word, reason, content = mail.key, mail.word or "", mail.reason, mail.content
         handlers: dict[str, Callable[[], None]] = {
             "SettlementRequest": lambda: self.request(key, content),

@@ -9,8 +9,9 @@ from typing import Any, Final
 from loopd.ledger.clearing.ports import Consent
 from tests.ledger_sim.asks import Asked, Bid, Sale, Shows
 from tests.ledger_sim.city import City
-from tests.ledger_sim.deals import ENDED, Model
+from tests.ledger_sim.deals import ENDED
 from tests.ledger_sim.money import DAY_MS
+from tests.ledger_sim.netting import Model
 from tests.ledger_sim.network import Network
 from tests.ledger_sim.operations import (
     Charge,
@@ -18,8 +19,11 @@ from tests.ledger_sim.operations import (
     End,
     GoOn,
     IssueCoins,
+    Look,
     MoveReserve,
     Operation,
+    Pay,
+    ProposeNow,
     Resolve,
     ResolveDeal,
     Sell,
@@ -43,6 +47,9 @@ WEIGHTS: Final = {
     "resolve": 2,
     "deliver": 40,
     "charge": 2,
+    "propose": 2,
+    "pay": 5,
+    "look": 5,
 }
 # What may follow of a sale; nothing follows a cancellation or a dispute, but it can be said twice.
 _NEXT: Final = {None: "post", "post": "post", "void": "void", "freeze": "freeze"}
@@ -79,6 +86,9 @@ class Draws:
             "resolve": self._resolve,
             "deliver": self._deliver,
             "charge": self._charge,
+            "propose": self._propose,
+            "pay": self._pay,
+            "look": self._look,
         }
         self._weights = [WEIGHTS[kind] for kind in self._kinds]
         self._names = list(self._kinds)
@@ -88,7 +98,7 @@ class Draws:
         kind = self.chance.choices(self._names, self._weights)[0]
         model = self._models[city]
         operation = self._kinds[kind](city, model) or self._transfer(city, model)
-        if isinstance(operation, Submit | IssueCoins | MoveReserve | Sell):
+        if isinstance(operation, Submit | IssueCoins | MoveReserve | Sell | Pay | Look):
             self._asked[city].append(operation)
         return operation
 
@@ -312,7 +322,7 @@ class Draws:
         if draw > 0.04:
             most = sum(sale.costs) + (-1 if draw > 0.97 else chance.randint(0, 100))
             own = max(sale.costs[2] + chance.choice((0, 0, 0, -1)), 0)
-            bid = Bid(f"bid-{sale.transaction}", most, own if draw < 0.9 else min(own + 100, most))
+            bid = Bid(f"bid-{sale.transaction}", most, own if chance.random() < 0.97 else min(own + 100, most))
             earlier = [each for each in self._sales[city][-20:] if each.buyer_city == buyer_city]
             if draw < 0.07 and earlier:
                 bid = there.bids.get(chance.choice(earlier).subject, bid)
@@ -373,6 +383,56 @@ class Draws:
         deal = None if key[0] != city else self._models[city].ins[key].deal
         peer = key[0] if deal is None else deal.sale.buyer_city
         return ResolveDeal(peer, settlement, key, how)
+
+    # Runs and discharges
+
+    def _propose(self, city: str, model: Model) -> Operation:
+        return ProposeNow(self._peer(model))
+
+    def _peer(self, model: Model) -> str:
+        return self.chance.choice([name for name in self._models if name != model.node])
+
+    def _pay(self, city: str, model: Model) -> Operation | None:
+        """What is owed by a run; sometimes another run, or what was announced before, with other content."""
+        chance, peer = self.chance, self._peer(model)
+        owing = [number for number, _, claim in model.open_claims(peer) if claim.debtor == city]
+        known = [number for name, number in model.runs if name == peer]
+        if not known or (not owing and chance.random() < 0.8):
+            return None
+        run = chance.choice(owing if owing and chance.random() < 0.9 else [*known, max(known) + 1])
+        earlier = [each for each in self._asked[city] if isinstance(each, Pay)]
+        if earlier and chance.random() < 0.06:
+            return replace(chance.choice(earlier), **chance.choice(({"run": run}, {"reference": "another"})))
+        return Pay(peer, self._id(), run, f"SEPA {self._numbers}")
+
+    def _look(self, city: str, model: Model) -> Operation | None:
+        chance = self.chance
+        waiting = [name for name, each in model.discharges.items() if name[1] == city and each.state == "announced"]
+        if not waiting or chance.random() < 0.1:
+            if chance.random() < 0.7:
+                return None
+            waiting = [name for name, each in model.discharges.items() if each.reference != "even"]
+        debtor, creditor, discharge = chance.choice(waiting) if waiting else (self._peer(model), city, self._id())
+        return Look(creditor if debtor == city else debtor, discharge, chance.random() < 0.75)
+
+    def payments(self, city: str) -> list[Operation]:
+        """All that a city owes and may pay, and what the reserve takes for it."""
+        model, found = self._models[city], list[Operation]()
+        for peer in model.owed:
+            claims = model.open_claims(peer)
+            carried = max((number for number, method, _ in claims if method == "clearing"), default=None)
+            runs = {number for number, method, claim in claims if method != "clearing" and claim.debtor == city}
+            for run in sorted(runs | ({carried} if carried is not None else set())):
+                most = sum(claim.amount for _, claim in model.payable(peer, run))
+                if most:
+                    found.append(MoveReserve(self._id(), most))
+                found.append(Pay(peer, self._id(), run, f"SEPA {self._numbers}"))
+        return found
+
+    def looks(self, city: str) -> list[Operation]:
+        """The office of a city looks into its bank: all that was announced has come."""
+        found = self._models[city].discharges.items()
+        return [Look(name[0], name[2], True) for name, each in found if (name[1], each.state) == (city, "announced")]
 
     # The network
 

@@ -22,13 +22,16 @@ class Sent:
 
 @dataclass(frozen=True)
 class Mail:
-    """What a city has said. `word` is what it decides, answers, acknowledges or asks; `content` is the rest."""
+    """What a city has said. `word` is what it decides, answers, acknowledges or asks; `content` is the rest.
+
+    `key` is the sale that it is about; None where it is a run or a discharge, which `content` names.
+    """
 
     sender: str
     receiver: str
     sent: Sent = field(repr=False)
     type: str
-    key: Key
+    key: Key | None
     word: str | None = None
     reason: str | None = None
     content: Any = None

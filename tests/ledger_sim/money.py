@@ -56,7 +56,7 @@ class Money:
         self.node = node
         self.journal = Journal()
         self.terms = [(now_ms, terms)]
-        self.figures = {"now": now_ms, "issued": 0, "redeemed": 0, "reserve": 0}
+        self.figures = {"now": now_ms, "issued": 0, "redeemed": 0, "reserve": 0, "reserve held": 0}
         # What is free: held coins are in their hold.
         self.coins: dict[str, dict[int, int]] = {holder: {} for holder in holders}
         names = ("community-fund", "transport", "bonus", "clearing-residual")

@@ -22,8 +22,8 @@ from loopd.protocol.subjects import SubjectKind
 from loopd.protocol.transactions import Transaction, TransactionStatus
 from tests.ledger_sim.asks import Asked, Key, Sale, Shows
 from tests.ledger_sim.city import City
-from tests.ledger_sim.deals import Model
 from tests.ledger_sim.mail import Mail
+from tests.ledger_sim.netting import Model
 
 # Whoever has registered a key has this one, and signs with the other by mistake.
 KEY, OTHER_KEY = NodeKey.from_seed(bytes(range(32))), NodeKey.from_seed(bytes(32))
@@ -229,7 +229,7 @@ class Deliver:
     kind = "message"
 
     @property
-    def key(self) -> Key:
+    def key(self) -> Key | None:
         return self.mail.key
 
     def carry_out(self, city: City, tx: Tx) -> str | None:
@@ -251,15 +251,16 @@ class Bounce:
     kind = "refusal told to its sender"
 
     @property
-    def key(self) -> Key:
+    def key(self) -> Key | None:
         return self.mail.key
 
     def carry_out(self, city: City, tx: Tx) -> str | None:
         city.clearing.request_answered(tx, self.mail.sent.reference, self.status, self.reason)
+        city.netting.request_answered(self.mail.sent.reference, self.status, self.reason)
         return None
 
     def predict(self, model: Model) -> str | None:
-        if self.mail.key in model.ins:
+        if self.mail.key is not None and self.mail.key in model.ins:
             model.not_heard(self.mail.key, self.reason)
         return None
 
@@ -278,6 +279,101 @@ class Remind:
 
     def predict(self, model: Model) -> str | None:
         model.remember(self.key)
+        return None
+
+
+@dataclass(frozen=True)
+class ProposeDue:
+    """The timer finds that a run is to be proposed."""
+
+    due: Due = field(repr=False)
+    peer: str
+    kind = "run of a period"
+
+    def carry_out(self, city: City, tx: Tx) -> str | None:
+        self.due.do(tx)
+        return None
+
+    def predict(self, model: Model) -> str | None:
+        model.propose_due(self.peer)
+        return None
+
+
+@dataclass(frozen=True)
+class ProposeNow:
+    """The office proposes a run before its period ends."""
+
+    peer: str
+    kind = "run of the office"
+
+    def carry_out(self, city: City, tx: Tx) -> str | None:
+        city.netting.propose(tx, self.peer)
+        return None
+
+    def predict(self, model: Model) -> str | None:
+        model.propose_now(self.peer)
+        return None
+
+
+@dataclass(frozen=True)
+class SayAgain:
+    """The timer finds a run or a discharge of which nothing was heard; that changes nothing."""
+
+    due: Due = field(repr=False)
+    what: str
+    kind = "reminder of a run or discharge"
+
+    def carry_out(self, city: City, tx: Tx) -> str | None:
+        self.due.do(tx)
+        return None
+
+    def predict(self, model: Model) -> str | None:
+        return None
+
+
+@dataclass(frozen=True)
+class Pay:
+    """The office has paid a run at its bank."""
+
+    peer: str
+    id: str
+    run: int
+    reference: str
+    kind = "payment announced"
+
+    def carry_out(self, city: City, tx: Tx) -> str | None:
+        city.netting.announce(tx, self.peer, self.id, self.run, self.reference)
+        return None
+
+    def predict(self, model: Model) -> str | None:
+        model.announce(self.peer, self.id, self.run, self.reference)
+        return None
+
+
+@dataclass(frozen=True)
+class Look:
+    """The creditor's office says whether the money came."""
+
+    peer: str
+    id: str
+    came: bool
+
+    @property
+    def kind(self) -> str:
+        return "payment confirmed" if self.came else "payment denied"
+
+    def carry_out(self, city: City, tx: Tx) -> str | None:
+        if self.came:
+            city.netting.confirm(tx, self.peer, self.id)
+        else:
+            city.netting.deny(tx, self.peer, self.id, "not_received")
+        return None
+
+    def predict(self, model: Model) -> str | None:
+        if self.came:
+            model.confirm(self.peer, self.id)
+        else:
+            model.deny(self.peer, self.id, "not_received")
         return None
 
 

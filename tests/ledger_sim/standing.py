@@ -1,5 +1,6 @@
 """What stands in a city's books, held against what its model has; AssertionError where they differ."""
 
+import json
 from collections.abc import Mapping
 from itertools import permutations
 from typing import Any
@@ -9,7 +10,8 @@ from loopd.ledger.clearing import tables
 from loopd.ledger.clearing.reconciliation import compare
 from tests.ledger_sim.asks import Key
 from tests.ledger_sim.city import City
-from tests.ledger_sim.deals import ENDED, Model
+from tests.ledger_sim.deals import ENDED
+from tests.ledger_sim.netting import Model
 
 
 def check_money(city: City, model: Model) -> None:
@@ -35,6 +37,31 @@ def check_deal(city: City, model: Model, key: Key, settlement: str | None) -> No
     if key in model.ins:
         told = city.told_of(key[1])
         assert told == model.told.get(key[1]), f"{city.node_id}: {key} was told as {told}: {model.told.get(key[1])}"
+
+
+def check_runs(city: City, model: Model, keys: Mapping[str, Key]) -> None:
+    """The runs with all others, what they list, and the discharges."""
+    found: dict[Any, Any] = {}
+    rows = city.source.all("SELECT number, peer, run, state, method, period, closed_at_ms, reason FROM netting_run")
+    listed: dict[int, set[Key]] = {}
+    for row in city.source.all("SELECT id, netting_run FROM clearing_settlement WHERE netting_run IS NOT NULL"):
+        listed.setdefault(row["netting_run"], set()).add(keys[row["id"]])
+    for number, peer, run, *rest in rows:
+        found[peer, run] = (*rest, listed.get(number, set()))
+    for row in city.source.all("SELECT * FROM netting_discharge"):
+        sides: tuple[str, str] = (city.node_id, row["peer"]) if row["side"] == "debtor" else (row["peer"], city.node_id)
+        runs = tuple(json.loads(row["runs"]))
+        name = f"even {runs[0]}" if row["reference"] == "even" else row["id"]
+        found[*sides, name] = (row["state"], runs, row["reference"], row["backing_minor"], row["reason"])
+    known: dict[Any, Any] = {}
+    for signed, each in model.runs.items():
+        sales = set(each.sales) if each.state != "refused" else set()
+        known[signed] = (each.state, each.method, each.period, each.closed_ms, each.reason, sales)
+    for discharge, paid in model.discharges.items():
+        known[discharge] = (paid.state, paid.runs, paid.reference, paid.amount, paid.reason)
+    for name in found.keys() | known.keys():
+        place = f"{city.node_id}: {name} is {found.get(name)}, expected {known.get(name)}"
+        assert found.get(name) == known.get(name), place
 
 
 def check_alike(models: Mapping[str, Model]) -> None:
@@ -91,7 +118,7 @@ def _known(model: Model) -> dict[str, Any]:
         known[fund] = (free + held, held)
     for peer, owed in model.owed.items():
         known[f"node:clearing.{peer}@{model.node}"] = (owed, model.coming[peer])
-    known[f"node:reserve@{model.node}"] = (model.figures["reserve"], 0)
+    known[f"node:reserve@{model.node}"] = (model.figures["reserve"], model.figures["reserve held"])
     known[f"node:issuance@{model.node} LC-"] = model.figures["issued"] - model.figures["redeemed"]
     known[f"node:issuance@{model.node} {model.backing}"] = model.figures["reserve"]
     return known

@@ -16,11 +16,15 @@ _PENDING_MOST = 1_000
 
 @dataclass(frozen=True)
 class Rules:
-    """What the city's settings say besides the currency's terms; `limits` is how much each peer may owe."""
+    """What the city's settings say besides the currency's terms.
+
+    `limits` is how much each peer may owe, `ways` by what method and in which period it is settled with each.
+    """
 
     redemption: bool
     residual: str
     limits: Mapping[str, int] = field(default_factory=dict)
+    ways: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -206,7 +210,7 @@ class Town(Money):
         """Take backing in, or give it away where the amount is negative."""
         if self._was_done(move_id, ("reserve", amount), f"node:reserve@{self.node}"):
             return
-        if self.figures["reserve"] + amount < 0:
+        if self.figures["reserve"] - self.figures["reserve held"] + amount < 0:
             raise Refused("insufficient_reserve")
         if amount < 0:
             self.check_cover(reserve=amount)
@@ -217,7 +221,7 @@ class Town(Money):
             raise Refused("no_rate")
         backing = Fraction(amount) / self.newest.rate // 1
         self.take(payer, amount)
-        if backing > self.figures["reserve"]:
+        if backing > self.figures["reserve"] - self.figures["reserve held"]:
             raise Refused("insufficient_reserve")
         self._count("redeemed", amount)
         self._count("reserve", -backing)

@@ -12,8 +12,10 @@ from fractions import Fraction
 from typing import Any, Final
 
 from tests.ledger_sim.asks import Key
-from tests.ledger_sim.deals import ENDED, Model, Promise
+from tests.ledger_sim.deals import ENDED, Promise
 from tests.ledger_sim.mail import Mail, Sent
+from tests.ledger_sim.netting import Model
+from tests.ledger_sim.netting_words import content_of, minor
 
 _DECISIONS = {"posted": "post", "voided": "void"}
 _FIRST = date(1970, 1, 1)
@@ -29,6 +31,9 @@ class Post:
     def read(self, model: Model, sent: Sent) -> Mail:
         """A message that a city has sent. AssertionError where the city's model knows better."""
         value = json.loads(sent.body, parse_float=Decimal)
+        if not value["@type"].startswith("Settlement"):
+            told = content_of(model, value, self.keys)
+            return Mail(model.node, sent.target, sent, value["@type"], None, content=told)
         if value["@type"] == "SettlementRequest":
             known = self.keys.setdefault(value["id"], (model.node, value["transaction"]))
             assert known == (model.node, value["transaction"]), f"one id, two sales: {value}"
@@ -51,7 +56,7 @@ def _request(model: Model, key: Key, value: Mapping[str, Any]) -> _Read:
         (value["payee"], value["transaction"], value["material"], value["payer"]),
         (value["seller_account"], value["buyer_account"], value["currency"], value["backed_by"]),
         Fraction(value["exchange_rate"]),
-        {line: _minor(amount) for line, amount in value["lines"].items()},
+        {line: minor(amount) for line, amount in value["lines"].items()},
     )
     sale = deal.sale
     known = (
@@ -65,8 +70,8 @@ def _request(model: Model, key: Key, value: Mapping[str, Any]) -> _Read:
 
 
 def _prepare(model: Model, key: Key, value: Mapping[str, Any]) -> _Read:
-    lines = [(each["line"], _minor(each["payer_amount"]), _minor(each["payee_amount"])) for each in value["lines"]]
-    days = [((date.fromisoformat(each["day"]) - _FIRST).days, _minor(each["amount"])) for each in value["issue_days"]]
+    lines = [(each["line"], minor(each["payer_amount"]), minor(each["payee_amount"])) for each in value["lines"]]
+    days = [((date.fromisoformat(each["day"]) - _FIRST).days, minor(each["amount"])) for each in value["issue_days"]]
     found = Promise(value["currency"], Fraction(value["exchange_rate"]), tuple(lines), tuple(days))
     assert model.outs[key].state == "held"
     return found, model.outs[key].promise, None
@@ -98,13 +103,7 @@ def _inquiry(model: Model, key: Key, value: Mapping[str, Any]) -> _Read:
     return found, (key[1], known.ask, known.reason), value.get("asks")
 
 
-def _minor(amount: Decimal | int) -> int:
-    minor = Decimal(amount) * 100
-    assert minor == int(minor)
-    return int(minor)
-
-
-# Another kind of message is another reader.
+# Another kind of message about sales is another reader.
 _READERS: Final[Mapping[str, Callable[[Model, Key, Mapping[str, Any]], _Read]]] = {
     "SettlementRequest": _request,
     "SettlementPrepare": _prepare,

@@ -6,23 +6,35 @@ does the same, and both must have come to the same result. Whatever is lost on t
 
 import random
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from itertools import combinations
+from typing import Any, Final
 
 from loopd.ledger.settings import LedgerSettings
 from loopd.protocol.errors import Refusal
-from tests.ledger_sim import books
-from tests.ledger_sim.choices import drawn_settings, rules_of, terms_of
+from tests.ledger_sim import books, netted
+from tests.ledger_sim.choices import drawn_settings, drawn_way, rules_of, terms_of
 from tests.ledger_sim.city import Broken, City, FragileTx
-from tests.ledger_sim.deals import ENDED, Model
+from tests.ledger_sim.deals import ENDED
 from tests.ledger_sim.drawing import Draws
 from tests.ledger_sim.mail import Sent
 from tests.ledger_sim.money import DAY_MS
+from tests.ledger_sim.netting import Model, owes_something
 from tests.ledger_sim.network import SKEW_MAX_MS, Network
-from tests.ledger_sim.operations import KEY, Bounce, Deliver, GoOn, Operation, Remind
-from tests.ledger_sim.standing import check_alike, check_by_themselves, check_deal, check_money
+from tests.ledger_sim.operations import (
+    KEY,
+    Bounce,
+    Deliver,
+    GoOn,
+    Operation,
+    ProposeDue,
+    ProposeNow,
+    Remind,
+    SayAgain,
+)
+from tests.ledger_sim.standing import check_alike, check_by_themselves, check_deal, check_money, check_runs
 
 # 29 January of a leap year's month before, so that months' ends come soon.
 START_MS: Final = 1_706_529_600_000
@@ -61,6 +73,8 @@ class World:
         self._last_sent = dict.fromkeys(CITIES, 0)
         # By each city: how many transfers there were when other settings began to hold, and those settings.
         self.settings: dict[str, list[tuple[int, LedgerSettings]]] = {}
+        # How each two cities mean to settle.
+        self._ways = {pair: drawn_way(self.chance) for pair in combinations(CITIES, 2)}
         for name in CITIES:
             self._found(name)
         self.network = Network(self.cities)
@@ -112,8 +126,8 @@ class World:
     def step(self) -> None:
         """One thing happens, or one city is asked for several at once."""
         chance = self.chance
-        kinds = ("batch", "time", "edge", "skew", "cut", "loss", "reminders", "settings")
-        kind = chance.choices(kinds, (60, 8, 1.2, 2, 3, 3, 6, 1.2))[0]
+        kinds = ("batch", "time", "edge", "skew", "cut", "loss", "reminders", "settings", "way")
+        kind = chance.choices(kinds, (60, 8, 1.2, 2, 3, 3, 6, 1.2, 0.8))[0]
         city = chance.choice(CITIES)
         if kind == "batch":
             self.batch(city, self._drawn(city, chance.randint(1, chance.choice((2, 8, 20)))))
@@ -135,6 +149,8 @@ class World:
                 self._count("lost message")
         elif kind == "reminders":
             self.batch(city, self._reminders(city), again=False)
+        elif kind == "way":
+            self.change_way()
         else:
             self.change_settings(city)
 
@@ -175,12 +191,35 @@ class World:
 
     def change_settings(self, name: str) -> None:
         """A city restarts with other settings."""
-        city, model = self.cities[name], self.models[name]
         changes = drawn_settings(self.chance, _peers(name))
         few = self.chance.sample(list(changes), self.chance.randint(1, 3))
         self._count("restart with other settings")
+        self._restart(name, {key: changes[key] for key in few})
+
+    def change_way(self) -> None:
+        """Two cities settle in another way from now on; now and then one of them does not know yet."""
+        pair = self.chance.choice(list(self._ways))
+        self._ways[pair] = drawn_way(self.chance)
+        order = self.chance.sample(pair, 2)
+        self._count("restarts with another way of settling")
+        for name in order[: self.chance.choice((1, 2, 2, 2, 2, 2))]:
+            self._restart(name, self._ways_of(name, pair))
+            if self.chance.random() < 0.5:
+                self.batch(name, self._drawn(name, self.chance.randint(1, 5)))
+
+    def _ways_of(self, name: str, *pairs: tuple[str, str]) -> dict[str, Any]:
+        """A city's settings of how it settles with others, those with these changed."""
+        kept, found = self.cities[name].settings if name in self.models else None, {}
+        for index, key in enumerate(("settlement_methods", "settlement_periods")):
+            before = {} if kept is None else getattr(kept, key)
+            changed = {other: self._ways[pair][index] for pair in pairs for other in pair if other != name}
+            found[key] = {**before, **changed}
+        return found
+
+    def _restart(self, name: str, changes: Mapping[str, Any]) -> None:
+        city, model = self.cities[name], self.models[name]
         self._tick(self.chance.randint(0, 1))
-        city.restart(LedgerSettings(**{**city.settings.model_dump(), **{key: changes[key] for key in few}}))
+        city.restart(LedgerSettings(**{**city.settings.model_dump(), **changes}))
         # Before the time that has passed, which may bring coins to a boundary at this very moment.
         model.change(terms_of(city.settings), rules_of(city.settings), city.clock.now_ms())
         model.unit(lambda: None, *self._dates(city))
@@ -200,7 +239,8 @@ class World:
         for operation, outcome in zip(operations, outcomes, strict=True):
             self._hold_against_model(name, operation, outcome)
         for key in {operation.key: None for operation in operations if isinstance(operation, _OF_A_DEAL)}:
-            check_deal(city, self.models[name], key, self.network.post.ids.get(key))
+            if key is not None:
+                check_deal(city, self.models[name], key, self.network.post.ids.get(key))
 
     # Quiet
 
@@ -223,10 +263,12 @@ class World:
         check_by_themselves(self.cities)
         for name, city in self.cities.items():
             books.check(city.source, self.settings[name], self.models[name])
-        books.check_between({name: city.source for name, city in self.cities.items()})
+        sources = {name: city.source for name, city in self.cities.items()}
+        books.check_between(sources)
+        netted.check_between(sources)
 
     def finish(self) -> None:
-        """Every sale ends, every dispute is resolved, and then it is quiet."""
+        """Every sale ends, every dispute is resolved, all is signed and paid, and then it is quiet."""
         for name in CITIES:
             sales = self.draws.open_sales(name)
             self.batch(name, [GoOn(sale, self.chance.choice(("post", "void"))) for sale in sales], calm=True)
@@ -241,6 +283,37 @@ class World:
         )
         waiting = [key for model in self.models.values() for key, each in model.ins.items() if each.state not in ENDED]
         assert not waiting, f"never ended: {waiting}"
+        self._settle()
+
+    def _settle(self) -> None:
+        """All cities agree on how they settle, sign what is left, and pay all of it."""
+        for name in CITIES:
+            self._restart(name, self._ways_of(name, *(pair for pair in self._ways if name in pair)))
+        for name in CITIES:
+            self.batch(name, [ProposeNow(peer) for peer in _peers(name)], calm=True)
+        self._deliver_all()
+        for name in CITIES:
+            self.batch(name, self.draws.looks(name), calm=True)
+        self._deliver_all()
+        for name in CITIES:
+            self.batch(name, self.draws.payments(name), calm=True)
+        self._deliver_all()
+        for name in CITIES:
+            self.batch(name, self.draws.looks(name), calm=True)
+        self.calm_down()
+        for name, model in self.models.items():
+            unpaid = {peer: model.open_claims(peer) for peer in model.owed}
+            assert not any(map(owes_something, unpaid.values())), f"{name} has not all paid: {unpaid}"
+            for peer, owed in model.owed.items():
+                assert unpaid[peer] or owed == 0, f"{name} owes {peer} {owed} for nothing"
+        for model in self.models.values():
+            for (peer, _), run in model.runs.items():
+                if peer > model.node:
+                    self.happened[f"runs of method {run.method} that were {run.state}"] += 1
+            for (debtor, _, _), each in model.discharges.items():
+                if debtor == model.node:
+                    even = " by the signatures alone" if each.reference == "even" else ""
+                    self.happened[f"discharges that were {each.state}{even}"] += 1
 
     def _let_mail_through(self) -> None:
         """Messages take no hours, where there is a link."""
@@ -265,6 +338,7 @@ class World:
             model = self.models[name]
             model.unit(lambda: None, *self._dates(city))
             check_money(city, model)
+            check_runs(city, model, self.network.post.keys)
 
     # What happens
 
@@ -350,6 +424,20 @@ class World:
             row = city.source.one("SELECT id FROM clearing_settlement WHERE number = ?", (number,))
             assert row is not None
             found.append(Remind(due, self.network.post.keys[row["id"]]))
+        return [*found, *self._of_runs(name)]
+
+    def _of_runs(self, name: str) -> list[Operation]:
+        """What the timer does for runs and discharges; runs are due exactly where the model has them so."""
+        city, model, found = self.cities[name], self.models[name], list[Operation]()
+        now_ms, peers = city.clock.now_ms(), set()
+        for due in city.netting.due(city.source, now_ms):
+            if due.name.startswith("run with "):
+                peers.add(due.name.removeprefix("run with "))
+                found.append(ProposeDue(due, due.name.removeprefix("run with ")))
+            else:
+                found.append(SayAgain(due, due.name))
+        expected = {peer for peer in model.owed if model.is_run_due(peer, now_ms)}
+        assert peers == expected, f"{name} has runs due with {peers}, expected {expected}"
         return found
 
     def _found(self, name: str) -> None:
@@ -361,6 +449,7 @@ class World:
                 currency_code=f"LC-{name[:3].upper()}",
                 backed_by="CHF" if self.chance.random() < 0.02 else "EUR",
                 **drawn_settings(self.chance, _peers(name)),
+                **self._ways_of(name, *(pair for pair in self._ways if name in pair)),
             )
         )
         holders = [f"user:{each}@{name}" for each in ("maria", "anna", "max", "eva")]

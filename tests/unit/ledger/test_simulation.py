@@ -1,7 +1,7 @@
 """The ledgers of three cities against their models: runs from seeds, and runs that Hypothesis draws and shortens."""
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -15,17 +15,33 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from loopd.ledger.clearing import payer, postings
 from loopd.ledger.clearing.tables import Clearance
 from loopd.ledger.lots import Part
+from loopd.ledger.netting import runs, tables
+from loopd.ledger.netting.rules import Claim, Method, Payment, claims_of
+from loopd.ledger.netting.tables import Run
 from loopd.ledger.terms import Terms
-from tests.ledger_sim import asks, books, deals, journal, mail, money, town
+from tests.ledger_sim import asks, books, deals, journal, mail, money, netting, town
 from tests.ledger_sim.asks import Asked, Sale, Shows
 from tests.ledger_sim.money import DAY_MS
-from tests.ledger_sim.operations import Deliver, End, GoOn, IssueCoins, Operation, Resolve, Sell, Submit
+from tests.ledger_sim.operations import (
+    Deliver,
+    End,
+    GoOn,
+    IssueCoins,
+    Look,
+    Operation,
+    Pay,
+    ProposeNow,
+    Resolve,
+    Sell,
+    Submit,
+)
 from tests.ledger_sim.runs import kept_seeds, play
 from tests.ledger_sim.world import CITIES, World
 
 # Twenty thousand operations in all.
 SEEDS = range(4)
 OPERATIONS = 5_000
+_OF_THE_MODEL = (asks, deals, journal, mail, money, netting, town)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -34,6 +50,7 @@ def test_ledgers_and_models_come_to_the_same(seed: int) -> None:
     assert not tally.failed, tally.failed[0][1]
     assert tally.operations.total() >= OPERATIONS
     assert tally.sales["settled"] > 10
+    assert tally.happened["discharges that were confirmed"] > 3
 
 
 def test_runs_that_failed_once() -> None:
@@ -52,7 +69,7 @@ def test_a_seed_is_the_same_run_again() -> None:
 
 
 def test_the_model_shares_nothing_with_what_it_is_held_against() -> None:
-    for module in (asks, deals, journal, mail, money, town):
+    for module in _OF_THE_MODEL:
         assert "loopd" not in {name.partition(".")[0] for name in _imported(module)}
 
 
@@ -60,7 +77,7 @@ def _imported(module: ModuleType) -> set[str]:
     tree = ast.parse(Path(module.__file__ or "").read_text())
     names = {each.module or "" for each in ast.walk(tree) if isinstance(each, ast.ImportFrom)}
     ours = {name for name in names if name.startswith("tests.")}
-    assert ours <= {f"tests.ledger_sim.{name}" for name in ("asks", "deals", "journal", "mail", "money", "town")}
+    assert ours <= {module.__name__ for module in _OF_THE_MODEL}
     return names | {alias.name for each in ast.walk(tree) if isinstance(each, ast.Import) for alias in each.names}
 
 
@@ -76,12 +93,27 @@ def _forgetting(side: payer.PayerSide, tx: Any, clearance: Clearance) -> None:
     side._telling.say(tx, clearance, None, expects=False)
 
 
+def _rounded_down(method: Method, nodes: tuple[str, str], payments: Sequence[Payment]) -> list[Claim]:
+    return [replace(each, backing_minor=max(each.backing_minor - 1, 0)) for each in claims_of(method, nodes, payments)]
+
+
+def _silent(side: runs.Runs, tx: Any, run: Run) -> None:
+    pass
+
+
+def _kept(tx: Any, run: int) -> None:
+    """The payments of a refused run are not given back."""
+
+
 @pytest.mark.parametrize(
     ("place", "name", "wrong"),
     [
         (postings, "converted_days", _days_of_today),
         (Terms, "loss_minor", _rounded_up),
         (payer.PayerSide, "remind", _forgetting),
+        (runs, "claims_of", _rounded_down),
+        (runs.Runs, "remind", _silent),
+        (tables, "give_back", _kept),
     ],
 )
 def test_what_is_wrong_is_found(
@@ -165,6 +197,23 @@ class LedgerMachine(RuleBasedStateMachine):
                 resolution = self.world.draws.resolution(sale.buyer_city, sale.key, how)
                 assert resolution is not None
                 self.do(sale.buyer_city, resolution)
+
+    @rule(city=CITY, to=st.integers(1, 2))
+    def propose(self, city: str, to: int) -> None:
+        self.do(city, ProposeNow(CITIES[(CITIES.index(city) + to) % 3]))
+
+    @rule(city=CITY, to=st.integers(1, 2), run=st.integers(1, 2))
+    def pay(self, city: str, to: int, run: int) -> None:
+        self.do(city, Pay(CITIES[(CITIES.index(city) + to) % 3], self.number(), run, "SEPA"))
+
+    @rule(city=CITY, index=st.integers(0, 1), came=st.booleans())
+    def look(self, city: str, index: int, came: bool) -> None:
+        for debtor, creditor, name in list(self.world.models[city].discharges)[index : index + 1]:
+            self.do(city, Look(debtor if creditor == city else creditor, name, came))
+
+    @rule()
+    def change_way(self) -> None:
+        self.world.change_way()
 
     @rule(city=CITY, index=st.integers(0, 3), is_last=st.booleans())
     def deliver(self, city: str, index: int, is_last: bool) -> None:
