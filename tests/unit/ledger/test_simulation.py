@@ -98,7 +98,7 @@ def _rounded_down(method: Method, nodes: tuple[str, str], payments: Sequence[Pay
 
 
 def _silent(side: runs.Runs, tx: Any, run: Run) -> None:
-    pass
+    tables.remind_of_run(tx, run.number, side._clock.now_ms() + DAY_MS // 24, 1)
 
 
 def _kept(tx: Any, run: int) -> None:
