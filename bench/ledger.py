@@ -23,7 +23,7 @@ from loopd.events.service import EventLog
 from loopd.ledger import checks
 from loopd.ledger.authority import Authority
 from loopd.ledger.issuance import Issuance, Issue
-from loopd.ledger.orders import Order, own_id
+from loopd.ledger.orders import Order
 from loopd.ledger.service import Ledger
 from loopd.ledger.settings import LedgerSettings
 from loopd.protocol.contexts import context_url
@@ -64,7 +64,7 @@ class Books:
         def unit(tx: Tx) -> None:
             for number, account in enumerate(ACCOUNTS):
                 self._ledger.open_account(tx, account, None)
-                issuance.issue(tx, Issue(own_id("issue", number), account, 10_000_000, 10_000_000))
+                issuance.issue(tx, Issue(f"00000000-0000-4000-8001-{number:012x}", account, 10_000_000, 10_000_000))
 
         await self._database.write(unit)
 
@@ -115,7 +115,7 @@ class Books:
         payer, payee = ACCOUNTS[number % len(ACCOUNTS)], ACCOUNTS[(number * 7 + 1) % len(ACCOUNTS)]
         if payer == payee:
             return
-        transfer_id = own_id("pay", number)
+        transfer_id = f"00000000-0000-4000-8000-{number:012x}"
         order = Order(
             transfer_id, payer, payee, 1, "LC-MUC", self._clock.now_ms(), None, None, transfer_id.encode(), b"{}"
         )

@@ -11,7 +11,6 @@ from bench.load import http_request, load
 from bench.messages import CONTEXT, LD_JSON
 from bench.processes import free_port, loopd, running
 from bench.rows import Sample
-from loopd.ledger.orders import own_id
 from loopd.net.tls import DevelopmentAuthority, client_context
 from loopd.protocol.signing import API_ROOT
 
@@ -26,7 +25,7 @@ def payments(token: str) -> Iterator[bytes]:
         order = {
             "@context": CONTEXT,
             "@type": "LoopCoinTransfer",
-            "id": own_id("bench", number),
+            "id": f"00000000-0000-4000-8000-{number:012x}",
             "from": PAYER,
             "to": PAYEE,
             "amount": 0.01,
