@@ -189,8 +189,10 @@ class BidRoutes:
                 summary=f"Select an offer for a {kind.value}",
                 description="Without `offer` the one that ranks first and whose money can be held. Its quantity is "
                 "reserved: an Offer, an accepted Match and a pending transaction are made. Offers that the rest still "
-                "allows stay live, the others are declined, and the nodes that made them are told. The same selection "
-                "again is answered 200; another one of what is reserved as a whole 409 with what was selected.",
+                "allows stay live, the others are declined, and the nodes that made them are told; where another node "
+                "is asked for the money, once it holds it, and if it does not, the next is selected. The same "
+                "selection again is answered 200; another one of what is reserved as a whole 409 with what was "
+                "selected.",
                 access=Scope.OFFER_WRITE,
                 body=Body.OPTIONAL,
                 request_schema=_SELECT,
