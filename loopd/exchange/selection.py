@@ -116,10 +116,10 @@ class Selecting:
     # What becomes of the money of a bid that was selected
 
     def money_held(self, tx: Tx, match_id: str) -> None:
-        """Another city's node holds it: what the rest does not allow is declined now."""
+        """Another city's node holds it: what the rest does not allow is declined now, if the Match still stands."""
         selection = tables.selection_of(tx, match_id)
         record = None if selection is None else self.records.find(tx, selection.subject_id)
-        if selection is None or record is None:
+        if selection is None or record is None or selection not in self._standing(tx, record.subject):
             return
         judged = [each for each in tables.closed_bids(tx, selection.number) if each.bid.state is BidState.LIVE]
         newer = [each for each in self.judging.ranked(tx, record) if each.bid not in [known.bid for known in judged]]

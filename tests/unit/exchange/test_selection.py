@@ -223,10 +223,10 @@ def bids(seller: Seller) -> list[tuple[str, str, int | None]]:
     return [(each["from"], each["status"], each["rank"]) for each in seller.node.listing()["offers"]]
 
 
-async def ends(seller: Seller, *, held: bool) -> None:
-    """Another city's node has answered for the newest sale's money."""
+async def ends(seller: Seller, *, held: bool, number: int = -1) -> None:
+    """Another city's node has answered for a sale's money, the newest one's by default."""
     sales = PaidSales("munich.loop", lambda: seller.lifecycle, lambda: seller.node.exchange.selecting)
-    sale = (await seller.entries(MirroredEntity.TRANSACTION))[-1]["transaction_id"]
+    sale = (await seller.entries(MirroredEntity.TRANSACTION))[number]["transaction_id"]
     if held:
         await seller.node.write(lambda tx: sales.held(tx, sale))
     else:
@@ -268,6 +268,22 @@ async def test_who_selected_by_hand_selects_again_by_hand(seller: Seller) -> Non
     await ends(seller, held=False)
     assert (seller.node.listing()["selected"], seller.left()) == (None, (500, "available"))
     assert bids(seller) == [("linz.loop", "live", 1), ("farm", "live", 2)]
+
+
+async def test_what_comes_of_the_money_of_a_cancelled_sale_declines_nobody(seller: Seller) -> None:
+    await two_cities_bid(seller)
+    await seller.node.select()
+    (sale,) = await seller.entries(MirroredEntity.TRANSACTION)
+    cancelled = ("cancelled", None, {"reason": "no truck"})
+    await seller.node.write(
+        lambda tx: seller.lifecycle.change_status(tx, MirroredEntity.TRANSACTION, sale["transaction_id"], *cancelled)
+    )
+    assert (await seller.node.select())["selected"] == "linz.loop"
+    for held in (True, False):
+        await ends(seller, held=held, number=0)
+        assert bids(seller) == [("linz.loop", "selected", 1), ("farm", "live", 2)]
+    await ends(seller, held=False)
+    assert seller.node.listing()["selected"] == "farm"
 
 
 async def test_the_last_bid_whose_money_does_not_come_leaves_the_goods_free(seller: Seller) -> None:
