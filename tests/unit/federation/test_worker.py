@@ -640,8 +640,9 @@ async def test_a_removed_peers_worker_ends_with_what_it_had_in_flight(city: City
 
     city.network.answering = answering
     await city.admit(LINZ)
-    await city.announce(subject_of())
+    # The request first: a batch of floods that hangs would keep it waiting.
     await city.request("linz.loop", b"{}", "bid:1")
+    await city.announce(subject_of())
     await eventually(lambda: offers(city) == 1)
     assert await city.federation.remove_peer("linz.loop")
     assert city.answered == [("bid:1", 0, "peer_removed")]
