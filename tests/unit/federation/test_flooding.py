@@ -405,6 +405,7 @@ async def test_a_handshake_with_the_other_key_drops_it(met: City) -> None:
 
 async def test_two_introductions_at_once_cannot_both_be_believed(met: City) -> None:
     """Each relay's registry is read before either key is pinned; the transaction looks again."""
+    true_grain, forged_grain = "MAT-DE-MUC-2026-FOOD-00000A", "MAT-DE-MUC-2026-FOOD-00000B"
     arrived, go_on = [], asyncio.Event()
 
     async def answering(target: str, method: str, path: str) -> PeerAnswer | None:
@@ -416,8 +417,8 @@ async def test_two_introductions_at_once_cannot_both_be_believed(met: City) -> N
 
     met.network.answering = answering
     sending = asyncio.gather(
-        send_copy(met, RELAY, message_of(OTHER), 2),
-        send_copy(met, ORIGIN, message_of(OTHER, revision=2, signer=FORGED), 2),
+        send_copy(met, RELAY, message_of(OTHER, subject_of(true_grain)), 2),
+        send_copy(met, ORIGIN, message_of(OTHER, subject_of(forged_grain), signer=FORGED), 2),
     )
     await eventually(lambda: len(arrived) == 2)
     go_on.set()
@@ -426,7 +427,7 @@ async def test_two_introductions_at_once_cannot_both_be_believed(met: City) -> N
     known = met.find("linz.loop")
     assert known is not None
     (row,) = met.heard()
-    assert known.public_key == (OTHER.key if row["revision"] == 1 else FORGED).public.raw
+    assert known.public_key == (OTHER.key if row["subject"] == true_grain else FORGED).public.raw
 
 
 async def test_a_peer_suspended_while_its_registry_is_read_is_not_heard(met: City) -> None:
