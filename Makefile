@@ -36,7 +36,7 @@ contracts: setup
 	$(BIN)/lint-imports
 
 unit: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --dist worksteal
 
 test-browser: setup ## look at /docs in a headless Chromium, which must be installed
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || \

@@ -39,19 +39,22 @@ STOP_TIMEOUT_S = 20.0
 REQUEST_TIMEOUT_S = 30.0
 POLL_S = 0.03
 
+# Processes that test side by side, as pytest-xdist numbers them.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+# Below the range from which the kernel takes ports for outgoing connections: a node that is down for a while finds its
+# own free again. Each worker has a part of its own.
+PORTS = range(20_000 + _WORKER, 32_000, _WORKERS)
+
 _numbers = count(1)
 _ports_given: set[int] = set()
 _port_lock = threading.Lock()
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and that this process was not given before.
-
-    Below the range from which the kernel takes ports for outgoing connections: a node that is down for a while finds
-    its own free again.
-    """
+    """A port that nobody listens on, and that this process was not given before."""
     while True:
-        port = random.randrange(20_000, 32_000)
+        port = random.choice(PORTS)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import random
 import shlex
 import signal
 import socket
@@ -23,6 +24,9 @@ from loopd.protocol.json_text import read_json
 HOST: Final = "127.0.0.1"
 # Where the nodes that stay are looked for first.
 USUAL_PORTS: Final = (8443, 8444, 8445)
+# Where the others listen: below the range from which the kernel takes ports for outgoing connections, which could take
+# one between the moment when it was found free and the start of its node.
+OTHER_PORTS: Final = range(12_000, 20_000)
 COMMAND_TIMEOUT_S: Final = 60.0
 LOG_TAIL_LINES: Final = 6
 LOG_TAIL_BYTES: Final = 16 * 1024
@@ -215,26 +219,21 @@ def environment() -> Mapping[str, str]:
 
 
 def free_ports(usual: tuple[int, ...] = ()) -> tuple[int, ...]:
-    """A port for each city: the usual one where it is free, else one that the system names."""
-    ports = []
+    """A port for each city: the usual one where it is free, else one that nobody else listens on."""
     with ExitStack() as held:
-        for index in range(len(CITIES)):
-            wanted = usual[index] if index < len(usual) else 0
-            ports.append(_hold(held, wanted))
-    return tuple(ports)
+        return tuple(_hold(held, usual[index : index + 1]) for index in range(len(CITIES)))
 
 
-def _hold(held: ExitStack, wanted: int) -> int:
+def _hold(held: ExitStack, wanted: tuple[int, ...]) -> int:
     """Bind a port and keep it until all are found, so that none is named twice."""
     candidate = held.enter_context(socket.socket())
     # As the daemon does: a port whose last connections are still fading away is free.
     candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        candidate.bind((HOST, wanted))
-    except OSError:
-        candidate.bind((HOST, 0))
-    port: int = candidate.getsockname()[1]
-    return port
+    for port in (*wanted, *random.sample(OTHER_PORTS, len(OTHER_PORTS))):
+        with suppress(OSError):
+            candidate.bind((HOST, port))
+            return port
+    raise DemoFailed(f"no port is free at {HOST} between {OTHER_PORTS.start} and {OTHER_PORTS.stop}")
 
 
 def _write_settings(settings_file: Path, city: City) -> None:

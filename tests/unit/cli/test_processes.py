@@ -14,16 +14,10 @@ from pathlib import Path
 from click.testing import Result
 
 from loopd.directory import NodeDirectory
+from tests.nodes import free_port
 
 Run = Callable[..., Result]
 LOOPD = [sys.executable, "-m", "loopd"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @contextmanager
