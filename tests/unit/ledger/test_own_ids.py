@@ -8,7 +8,7 @@ import pytest
 from loopd.ledger.movements import Kind, Phase
 from loopd.ledger.orders import own_id
 from tests.ledger_api import ADMIN, TRANSFERS, ledger_api
-from tests.ledger_support import ANNA, BREWERY, CURRENCY, DAY_MS, MARIA, NODE, START_MS, ledger_node, new_id, parse_day
+from tests.ledger_support import ANNA, BREWERY, CURRENCY, DAY_MS, MARIA, NODE, START_MS, ledger_node, parse_day
 
 DECAY = own_id(Kind.DECAY, MARIA, CURRENCY, START_MS // DAY_MS, parse_day("2026-08-15") * DAY_MS)
 
@@ -19,7 +19,7 @@ DECAY = own_id(Kind.DECAY, MARIA, CURRENCY, START_MS // DAY_MS, parse_day("2026-
         DECAY,
         own_id("settlement", NODE, "TXN-2026-01-15-001", "seller_receives"),
         own_id("bonus", NODE, "TXN-2026-01-15-001"),
-        own_id(Phase.EXPIRE, new_id()),
+        own_id(Phase.EXPIRE, "5f0c1a52-7d3e-4b86-9a41-0c2f6f5b9e10"),
     ],
 )
 async def test_an_order_has_no_id_of_the_ledgers_own(tmp_path: Path, taken: str) -> None:
