@@ -10,6 +10,7 @@ from loopd.ledger.accounts import Role
 from loopd.ledger.clearing.messages import Name
 from loopd.ledger.clearing.postings import link_of
 from loopd.ledger.dates import day_text
+from loopd.ledger.orders import own_id
 from loopd.ledger.terms import TermsHistory
 
 # Broken places told of one invariant; the first show what happened.
@@ -51,14 +52,27 @@ _QUERIES: Final[Sequence[tuple[str, str]]] = (
         "JOIN ledger_account q ON q.number = t.payee WHERE p.currency <> q.currency",
     ),
     (
+        "an account is for what its id says, and the reserve alone is in the backing",
+        # The issuance has an account in each of the two currencies.
+        "SELECT id FROM ledger_account WHERE role <> CASE WHEN id NOT GLOB 'node:*' THEN 'holder' "
+        "WHEN id GLOB 'node:issuance@*' THEN 'issuance' WHEN id GLOB 'node:reserve@*' THEN 'reserve' "
+        "WHEN id GLOB 'node:clearing.*@*' THEN 'clearing' ELSE 'fund' END "
+        "OR (role <> 'issuance' AND (currency GLOB 'LC-*') = (role = 'reserve'))",
+    ),
+    (
         "what the ledger keeps for itself moves by its own rules alone, and what ages goes to the community",
         "SELECT t.id FROM ledger_transfer t JOIN ledger_account p ON p.number = t.payer "
-        "JOIN ledger_account q ON q.number = t.payee WHERE "
-        "(t.kind IN ('payment', 'bonus', 'decay', 'forfeit') AND (p.role NOT IN ('holder', 'fund') "
-        "OR q.role NOT IN ('holder', 'fund'))) OR (t.kind = 'settlement' AND ((p.role IN ('issuance', 'reserve') "
-        "AND q.role IN ('holder', 'fund')) OR (q.role IN ('issuance', 'reserve') AND p.role IN ('holder', 'fund')))) "
-        "OR (t.kind IN ('decay', 'forfeit') AND (p.role <> 'holder' "
-        "OR q.id NOT LIKE 'node:community-fund@%'))",
+        "JOIN ledger_account q ON q.number = t.payee WHERE NOT CASE t.kind "
+        "WHEN 'payment' THEN p.role IN ('holder', 'fund') AND q.role IN ('holder', 'fund') "
+        "WHEN 'issuance' THEN p.role = 'issuance' AND q.role IN ('holder', 'fund') "
+        "WHEN 'redemption' THEN p.role IN ('holder', 'fund') AND q.role = 'issuance' "
+        "WHEN 'backing' THEN 'reserve' IN (p.role, q.role) AND 'issuance' IN (p.role, q.role) "
+        "WHEN 'bonus' THEN p.id GLOB 'node:bonus@*' AND q.role = 'holder' "
+        # What crosses goes over clearing; what discharges it moves the issuance and the reserve.
+        "WHEN 'settlement' THEN p.role || ' ' || q.role IN ('holder holder', 'holder fund', 'holder clearing', "
+        "'clearing holder', 'clearing fund', 'clearing issuance', 'issuance clearing', 'issuance reserve', "
+        "'reserve issuance') "
+        "ELSE p.role = 'holder' AND q.id GLOB 'node:community-fund@*' END",
     ),
     (
         "what was posted moved its amount, and nothing else moved",
@@ -108,6 +122,14 @@ _QUERIES: Final[Sequence[tuple[str, str]]] = (
         "GROUP BY t.number, e.issue_day HAVING sum(e.amount_minor) <> 0",
     ),
     (
+        "what the city pays out is dated that day",
+        # Read by the accounts that pay out: a city has far more payments between holders.
+        "SELECT t.id FROM ledger_account p JOIN ledger_entry o ON o.account = p.number AND o.amount_minor < 0 "
+        "JOIN ledger_transfer t ON t.number = o.transfer AND t.payer = p.number "
+        "JOIN ledger_entry e ON e.account = t.payee AND e.transfer = t.number "
+        "WHERE p.role IN ('issuance', 'fund') AND e.issue_day NOT IN (-1, e.at_ms / 86400000)",
+    ),
+    (
         "what is held is what is pending",
         "SELECT a.id FROM ledger_account a LEFT JOIN (SELECT h.payer, sum(t.amount_minor) AS minor FROM ledger_hold h "
         "JOIN ledger_transfer t ON t.number = h.transfer WHERE h.state = 'pending' GROUP BY h.payer) p "
@@ -132,12 +154,15 @@ _QUERIES: Final[Sequence[tuple[str, str]]] = (
         "WHERE t.phase = 'post' AND e.amount_minor IS NOT -l.amount_minor",
     ),
     (
-        "a pending transfer ended as its end says, once",
+        "a pending transfer ended as its end says, once, and what expired did so at its time",
         "SELECT t.id FROM ledger_transfer t LEFT JOIN ledger_hold h ON h.transfer = t.number "
         "LEFT JOIN ledger_transfer e ON e.pending = t.number WHERE (t.phase = 'pending') <> (h.transfer IS NOT NULL) "
+        "OR (t.phase IN ('post', 'void', 'expire')) <> (t.pending IS NOT NULL) "
         "OR (t.phase = 'pending' AND h.state <> coalesce(CASE e.phase WHEN 'post' THEN 'posted' "
         "WHEN 'void' THEN 'voided' WHEN 'expire' THEN 'expired' END, 'pending')) "
-        "OR (e.number IS NOT NULL AND (e.payer <> t.payer OR e.payee <> t.payee OR e.amount_minor <> t.amount_minor))",
+        "OR (e.number IS NOT NULL AND (e.payer <> t.payer OR e.payee <> t.payee OR e.amount_minor <> t.amount_minor "
+        "OR e.kind <> t.kind OR e.link IS NOT t.link OR e.at_ms < t.at_ms)) "
+        "OR (e.phase = 'expire' AND e.at_ms IS NOT h.expires_at_ms)",
     ),
     (
         "nothing is spent that is not there",
@@ -164,7 +189,12 @@ _QUERIES: Final[Sequence[tuple[str, str]]] = (
         "ON h.transfer = t.number GROUP BY s.seller_node, s.transaction_id "
         "HAVING coalesce(sum(t.amount_minor), 0) <> s.total_minor "
         "OR (SELECT sum(value) FROM json_each(s.lines)) <> s.total_minor OR sum(h.state <> CASE s.state "
-        "WHEN 'posted' THEN 'posted' WHEN 'voided' THEN 'voided' ELSE 'pending' END) > 0",
+        "WHEN 'posted' THEN 'posted' WHEN 'voided' THEN 'voided' ELSE 'pending' END) > 0 "
+        # Those between cities have lines over clearing, and are looked at below.
+        "UNION ALL SELECT min(t.id) FROM ledger_transfer t JOIN ledger_account p ON p.number = t.payer "
+        "JOIN ledger_account q ON q.number = t.payee WHERE t.kind = 'settlement' AND t.phase = 'pending' "
+        "AND p.role = 'holder' GROUP BY t.link HAVING sum(q.role = 'clearing') = 0 "
+        "AND NOT EXISTS (SELECT 1 FROM ledger_settlement s WHERE s.link = t.link)",
     ),
     (
         "a clearing account is its posted settlements less what was discharged",
@@ -182,6 +212,14 @@ _QUERIES: Final[Sequence[tuple[str, str]]] = (
         "(SELECT coalesce(sum(falls_minor), 0) FROM netting_claim WHERE run = r.number) <> "
         "(SELECT coalesce(sum(CASE side WHEN 'payer' THEN payer_minor ELSE -payee_minor END), 0) "
         "FROM clearing_settlement WHERE netting_run = r.number)",
+    ),
+    (
+        "a payment is in a run that there is, and a claim in one that both signed",
+        "SELECT s.id FROM clearing_settlement s LEFT JOIN netting_run r ON r.number = s.netting_run "
+        "WHERE s.netting_run IS NOT NULL AND coalesce(r.state, '') NOT IN ('proposed', 'agreed') "
+        "UNION ALL SELECT c.run FROM netting_claim c LEFT JOIN netting_run r ON r.number = c.run "
+        "LEFT JOIN netting_discharge d ON d.number = c.discharge WHERE r.state IS NOT 'agreed' "
+        "OR (c.discharge IS NOT NULL AND d.number IS NULL)",
     ),
     (
         "a discharge pays its claims",
@@ -208,7 +246,7 @@ def check(source: RowSource, progress: Callable[[str], None] = lambda _: None) -
         progress(invariant)
         rows = source.all(f"{query} LIMIT {_SHOWN}")
         found.append(Finding(invariant, [str(row[0]) for row in rows]))
-    found += [_ageing(source), _between_cities(source), _conservation(source)]
+    found += [_ageing(source), _inside_the_city(source), _between_cities(source), _conservation(source)]
     return found
 
 
@@ -266,6 +304,17 @@ def _ageing(source: RowSource) -> Finding:
         late = [row for row in lots if row["due_ms"] > history.next_boundary(row["issue_day"], now_ms)]
         broken = [f"{row['account']} from {day_text(row['issue_day'])}" for row in late]
     return Finding("no lot misses a boundary", broken[:_SHOWN])
+
+
+def _inside_the_city(source: RowSource) -> Finding:
+    """A settlement inside the city is of the transaction whose name its lines were given."""
+    rows = source.all("SELECT seller_node, transaction_id, link FROM ledger_settlement")
+    broken = [
+        row["transaction_id"]
+        for row in rows
+        if row["link"] != own_id("settlement", row["seller_node"], row["transaction_id"])
+    ]
+    return Finding("a settlement is of its own transaction", broken[:_SHOWN])
 
 
 def _between_cities(source: RowSource) -> Finding:

@@ -8,6 +8,8 @@ from loopd.ledger.movements import Phase
 from loopd.protocol.timestamps import format_timestamp
 from tests.ledger_support import ANNA, BREWERY, DAY_MS, MARIA, LedgerNode, ledger_node
 
+ZOE = "user:zoe@munich.loop"
+
 # What somebody with the file in hand could do, once the triggers that forbid it are gone, and which invariant tells.
 TAMPERED = [
     ("UPDATE ledger_entry SET amount_minor = amount_minor + 1 WHERE transfer = 2", "balances are the sums"),
@@ -43,7 +45,8 @@ TAMPERED = [
     ("UPDATE ledger_account SET currency = 'EUR' WHERE id LIKE 'user:maria%'", "both accounts of a transfer"),
     (
         "UPDATE ledger_hold SET state = 'voided' WHERE transfer IN (SELECT max(number) FROM ledger_transfer "
-        "WHERE link IS NOT NULL AND phase = 'pending' AND kind = 'payment')",
+        "WHERE link IS NOT NULL AND kind = 'payment' AND number IN "
+        "(SELECT transfer FROM ledger_hold WHERE state = 'pending'))",
         "what is linked",
     ),
     ("UPDATE ledger_settlement SET total_minor = total_minor + 1", "a settlement's lines"),
@@ -68,6 +71,23 @@ TAMPERED = [
     ("UPDATE ledger_settlement SET lines = replace(lines, '6000', '5999')", "a settlement's lines"),
     ("UPDATE ledger_settlement SET bonus_minor = 1, bonus_due_minor = 1", "a settlement's bonus"),
     ("UPDATE ledger_lot SET due_ms = due_ms + 1", "no lot misses a boundary"),
+    ("UPDATE ledger_account SET role = 'fund' WHERE role = 'reserve'", "an account is for what its id says"),
+    (
+        "UPDATE ledger_account SET currency = 'EUR' WHERE id LIKE 'node:transport@%'",
+        "an account is for what its id says",
+    ),
+    ("UPDATE ledger_transfer SET kind = 'issuance' WHERE kind = 'payment'", "what the ledger keeps for itself"),
+    ("UPDATE ledger_transfer SET kind = 'redemption' WHERE kind = 'backing'", "what the ledger keeps for itself"),
+    ("UPDATE ledger_transfer SET kind = 'backing' WHERE kind = 'issuance'", "what the ledger keeps for itself"),
+    ("UPDATE ledger_transfer SET kind = 'bonus' WHERE kind = 'payment'", "what the ledger keeps for itself"),
+    ("UPDATE ledger_transfer SET kind = 'bonus' WHERE phase = 'post'", "a pending transfer ended as its end says"),
+    ("UPDATE ledger_transfer SET link = NULL WHERE phase = 'void'", "a pending transfer ended as its end says"),
+    ("UPDATE ledger_transfer SET phase = 'post' WHERE kind = 'backing'", "a pending transfer ended as its end says"),
+    ("UPDATE ledger_transfer SET pending = 1 WHERE number = 1", "a pending transfer ended as its end says"),
+    ("UPDATE ledger_transfer SET at_ms = 0 WHERE phase = 'void'", "a pending transfer ended as its end says"),
+    ("UPDATE ledger_hold SET expires_at_ms = NULL WHERE state = 'expired'", "a pending transfer ended as its end says"),
+    ("DELETE FROM ledger_settlement", "a settlement's lines"),
+    ("UPDATE ledger_settlement SET transaction_id = 'TXN-2026-01-15-002'", "a settlement is of its own transaction"),
 ]
 
 # Coins of one's own made younger, in entries and lots alike: every sum is as it was.
@@ -76,6 +96,14 @@ RENEWED = (
     "(SELECT number FROM ledger_account WHERE id LIKE 'user:anna%')",
     "UPDATE ledger_lot SET issue_day = issue_day + 9 WHERE account = "
     "(SELECT number FROM ledger_account WHERE id LIKE 'user:anna%')",
+)
+
+# The same of coins that the city paid out, which nobody had before.
+ISSUED_LATER = (
+    "UPDATE ledger_entry SET issue_day = issue_day + 9 WHERE amount_minor > 0 AND account = "
+    "(SELECT number FROM ledger_account WHERE id LIKE 'user:zoe%')",
+    "UPDATE ledger_lot SET issue_day = issue_day + 9 WHERE account = "
+    "(SELECT number FROM ledger_account WHERE id LIKE 'user:zoe%')",
 )
 
 
@@ -88,8 +116,14 @@ async def life(node: LedgerNode) -> None:
     await node.submit(*(node.order(MARIA, payee, 5, hold_until=until) for payee in (ANNA, BREWERY)))
     sale = node.sale(60)
     await node.write(lambda tx: node.settlements.hold(tx, sale))
+    await node.hold(MARIA, BREWERY, 3, days=1)
+    both = await node.submit(*(node.order(MARIA, payee, 4, hold_until=until) for payee in (ANNA, BREWERY)))
+    await node.end(both[0].transfer, Phase.VOID)
+    await node.open(ZOE)
+    await node.issue(ZOE, 5)
     node.clock.advance(DAY_MS)
     await node.pay(BREWERY, ANNA, 1)
+    await node.charge()
 
 
 async def test_sound_books_keep_every_invariant(tmp_path: Path) -> None:
@@ -101,8 +135,8 @@ async def test_sound_books_keep_every_invariant(tmp_path: Path) -> None:
         assert told == [finding.invariant for finding in findings[: len(told)]]
         kept = checks.conservation(node.database.points)
         assert [(each.currency, each.issued_minor, each.holdings_minor) for each in kept] == [
-            ("EUR", 100_000, 100_000),
-            ("LC-MUC", 100_000, 100_000),
+            ("EUR", 100_500, 100_500),
+            ("LC-MUC", 100_500, 100_500),
         ]
 
 
@@ -118,6 +152,12 @@ async def test_coins_that_were_made_younger_are_found_by_who_paid_them(tmp_path:
     async with ledger_node(tmp_path) as node:
         await life(node)
     assert tamper(tmp_path / "loopd.db", *RENEWED) == ["who is paid by a holder gets coins of the same days"]
+
+
+async def test_coins_that_were_made_younger_than_their_issue_are_found(tmp_path: Path) -> None:
+    async with ledger_node(tmp_path) as node:
+        await life(node)
+    assert tamper(tmp_path / "loopd.db", *ISSUED_LATER) == ["what the city pays out is dated that day"]
 
 
 def tamper(file: Path, *statements: str) -> list[str]:

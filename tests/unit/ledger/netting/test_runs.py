@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from loopd.crypto.keys import PublicKey, decode_signature
+from loopd.ledger import checks
 from loopd.ledger.netting.documents import is_signed
 from loopd.ledger.netting.rules import RunState
 from loopd.ledger.netting.tables import claims_of_run
@@ -384,3 +385,27 @@ def _break_at(pair: NettingPair, where: str, statements: int) -> bool:
     broke = breaks(lambda: receiver.take(sender.node_id, sent.body, statements))
     sender.forget(sent.number)
     return broke
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM netting_run",
+        "UPDATE netting_run SET state = 'refused'",
+        "UPDATE clearing_settlement SET netting_run = 9",
+        "UPDATE netting_claim SET discharge = 9",
+    ],
+)
+def test_a_payment_in_a_run_that_is_none_is_found(statement: str) -> None:
+    pair = NettingPair()
+    pair.sell(pair.munich, pair.vienna)
+    pair.signed_run()
+    pair.check()
+    connection = pair.munich.connection
+    for trigger in ("run_decided", "run_lasts", "listed"):
+        connection.execute(f"DROP TRIGGER netting_{trigger}")
+    connection.execute("PRAGMA foreign_keys = OFF")
+    assert connection.execute(statement).rowcount > 0
+    broken = [each.invariant for each in checks.check(pair.munich.source) if not each.holds]
+    assert "a payment is in a run that there is, and a claim in one that both signed" in broken
+    pair.close()
