@@ -12,11 +12,13 @@ from loopd.exchange.rules import (
     announced_location,
     asking_price_in,
     bid_cost,
+    claimed_cost,
     judge,
     ranking,
     signal_category,
 )
 from loopd.protocol.geo import Location
+from loopd.protocol.loopcost import LoopCost
 from loopd.protocol.quantity import Quantity
 from loopd.protocol.subjects import Subject
 
@@ -48,6 +50,12 @@ class Judging:
     def asking_price(self, record: HostedRecord) -> Decimal | None:
         """What the owner asks for all of a record, in LC."""
         return asking_price_in(record.document)
+
+    def agreed_cost(self, source: RowSource, subject: Subject, judged: Judged) -> LoopCost:
+        """What a selected bid costs: by this node's own reckoning, or, where that lacks something, by the bidder's."""
+        if judged.cost is not None:
+            return judged.cost
+        return claimed_cost(judged.bid, self._leg(source, subject, judged.bid.bidder))
 
     def _leg(self, source: RowSource, subject: Subject, bidder: str) -> Leg:
         category = signal_category(subject.kind, subject.category)

@@ -245,12 +245,33 @@ def judge(bid: Bid, figure: Figure, whole: Quantity, left: Quantity, asking_lc: 
     return Judged(bid, figure.cost, reason, figure.stale_signals)
 
 
-def agreed_cost(judged: Judged) -> LoopCost:
-    """What a selected bid costs: by this node's reckoning, or, where that lacks something, by the bidder's."""
-    if judged.cost is not None:
-        return judged.cost
-    base_minor = judged.bid.terms.base_minor
-    return LoopCost(base_minor, distance_minor=max(0, (judged.bid.claimed_minor or 0) - base_minor))
+def claimed_cost(bid: Bid, leg: Leg) -> LoopCost:
+    """What a bid costs by its bidder's figure, where this node lacks something to compute its own.
+
+    What this node does know is taken of it first, and what is left is the part that it does not: the import penalty
+    stays what the buyer's city reckons, though nobody here knows its signals.
+    """
+    terms = bid.terms
+    left_minor = max(0, (bid.claimed_minor or 0) - terms.base_minor)
+    origin, destination = (
+        0 if signal is None else signal.basis_points for signal in (leg.origin_signal, leg.destination_signal)
+    )
+    way_km = _way_km(terms, leg)
+    known = cross_node_cost(terms.base_minor, origin, destination, way_km or Decimal(0))
+    export_minor = min(known.export_minor, left_minor)
+    left_minor -= export_minor
+    if leg.destination_signal is None and way_km is not None:
+        distance_minor = min(known.distance_minor, left_minor)
+        return LoopCost(terms.base_minor, export_minor, left_minor - distance_minor, distance_minor)
+    import_minor = min(known.import_minor, left_minor)
+    return LoopCost(terms.base_minor, export_minor, import_minor, left_minor - import_minor)
+
+
+def _way_km(terms: Terms, leg: Leg) -> Decimal | None:
+    """The way that counts, no shorter than the great circle; None where a place is not known."""
+    if leg.origin is None or leg.destination is None:
+        return None
+    return max(great_circle_km(leg.origin, leg.destination), terms.distance_km or Decimal(0))
 
 
 def ranking(judged: Iterable[Judged]) -> list[Judged]:

@@ -22,7 +22,7 @@ from loopd.exchange import tables
 from loopd.exchange.documents import Agreement
 from loopd.exchange.judging import Judging
 from loopd.exchange.ports import DealMaker, HomeNode, HostedRecord, NodeDirectory, Outbox, Records
-from loopd.exchange.rules import Bid, BidState, Judged, SelectionReason, account_in, agreed_cost
+from loopd.exchange.rules import Bid, BidState, Judged, SelectionReason, account_in
 from loopd.exchange.tables import Selection
 from loopd.exchange.views import MIRROR_PATH, bid_status, listing_json
 from loopd.protocol.errors import Conflict, NotFound
@@ -222,7 +222,7 @@ class Selecting:
             buyer=node_id,
             from_city=self.node.city,
             to_city=self.deals.city_of(tx, node_id),
-            cost=agreed_cost(judged),
+            cost=self.judging.agreed_cost(tx, subject, judged),
             seller_account=account_in(record.document, self.node.node_id),
             buyer_account=bid.buyer_account,
         )

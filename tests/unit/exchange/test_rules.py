@@ -20,6 +20,7 @@ from loopd.exchange.rules import (
     bid_cost,
     check_distance,
     check_quantity,
+    claimed_cost,
     great_circle_km,
     is_local_bidder,
     judge,
@@ -370,3 +371,38 @@ def test_the_owners_word_can_follow_whatever_is_known_here(state: MadeBidState) 
 def test_a_late_answer_changes_nothing_that_is_decided(state: MadeBidState) -> None:
     assert not MADE_BID.allows(state.value, MadeBidState.ACCEPTED.value)
     assert not MADE_BID.allows(state.value, MadeBidState.REFUSED.value)
+
+
+CLAIM = Terms(60_00, distance_km=Decimal(400))
+
+
+@pytest.mark.parametrize(
+    ("leg", "claimed", "expected"),
+    [
+        # One thing is not known, and it is what is left: the import penalty, the place, a way that can be so short.
+        (Leg(MUNICH, VIENNA, FORTY, None), 104_00, (24_00, 12_00, 8_00)),
+        (Leg(MUNICH, None, FORTY, TWENTY), 104_00, (24_00, 12_00, 8_00)),
+        (Leg(MUNICH, Location(40.4, -3.7), FORTY, TWENTY), 104_00, (24_00, 12_00, 8_00)),
+        # Of two things nobody can tell which is how much.
+        (Leg(MUNICH, None, FORTY, None), 104_00, (24_00, 0, 20_00)),
+        # Who claims less than what is known pays no more than that.
+        (Leg(MUNICH, VIENNA, FORTY, None), 90_00, (24_00, 0, 6_00)),
+        (Leg(MUNICH, VIENNA, FORTY, None), 70_00, (10_00, 0, 0)),
+        (Leg(MUNICH, None, FORTY, TWENTY), 90_00, (24_00, 6_00, 0)),
+        (Leg(MUNICH, VIENNA, FORTY, None), 5_00, (0, 0, 0)),
+        (Leg(MUNICH, VIENNA, FORTY, None), None, (0, 0, 0)),
+    ],
+)
+def test_what_this_node_cannot_compute_is_what_is_left_of_the_claim(
+    leg: Leg, claimed: int | None, expected: tuple[int, int, int]
+) -> None:
+    cost = claimed_cost(bid(terms=CLAIM, claimed_minor=claimed, local=False), leg)
+    assert (cost.base_minor, cost.export_minor, cost.import_minor, cost.distance_minor) == (60_00, *expected)
+
+
+@given(st.integers(0, 30_000), st.sampled_from([None, FORTY]), st.sampled_from([None, TWENTY]), st.booleans())
+def test_a_bid_without_a_cost_of_our_own_costs_what_it_claims(
+    claimed: int, origin: SignalReading | None, destination: SignalReading | None, known_place: bool
+) -> None:
+    leg = Leg(MUNICH, VIENNA if known_place else None, origin, destination)
+    assert claimed_cost(bid(terms=CLAIM, claimed_minor=claimed), leg).total_minor == max(claimed, 60_00)

@@ -104,6 +104,21 @@ async def test_a_selection_makes_all_three_at_the_figures_of_the_ranking(seller:
     assert is_valid("MaterialTransaction", sale["transaction"])
 
 
+async def test_by_hand_a_bid_without_signals_is_sold_at_the_figures_of_its_bidder(seller: Seller) -> None:
+    """Only what its city charges is not known: so that is what is left of its figure, and stays with that city."""
+    seller.node.directory.nodes["graz.loop"] = known_node("graz.loop", VIENNA)
+    await seller.node.receive(offer_json(**{"from": "graz.loop"}), "graz.loop")
+    (offer,) = seller.node.listing()["offers"]
+    assert offer["reason"] == "signals_unknown"
+    await seller.node.select(offer["id"])
+    (sale,) = await seller.entries(MirroredEntity.TRANSACTION)
+    terms = sale["transaction"]["offer"]
+    assert {name: str(part) for name, part in terms["breakdown"].items()} == {
+        "export_penalty": "24.00", "import_penalty": "12.00", "distance_cost": "8.00",
+    }  # fmt: skip
+    assert str(terms["loop_cost"]) == "104.00"
+
+
 async def test_an_open_offer_for_the_quantity_is_taken(seller: Seller) -> None:
     value = {
         "@context": json.loads(offer_json())["@context"],
