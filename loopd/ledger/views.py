@@ -44,14 +44,7 @@ def account_json(
     """An account. Each lot comes with the moment at which it loses value next, in ms. `masked`: for the public."""
     found: dict[str, Any] = {
         **account_line(account),
-        "pending": [
-            {
-                "id": each.id,
-                "to": _shown(each.payee_id, masked=masked),
-                "amount": amount_json(each.amount_minor),
-            }
-            for each in pending
-        ],
+        "pending": [_pending_line(each, masked=masked) for each in pending],
     }
     if account.has_lots:
         found["lots"] = [
@@ -64,6 +57,15 @@ def account_json(
             for lot, next_ms in lots
         ]
     return found
+
+
+def _pending_line(transfer: Transfer, *, masked: bool) -> dict[str, Any]:
+    payee = _shown(transfer.payee_id, masked=masked)
+    return {
+        "id": None if payee is None else transfer.id,
+        "to": payee,
+        "amount": amount_json(transfer.amount_minor),
+    }
 
 
 def account_line(account: Account) -> dict[str, Any]:
