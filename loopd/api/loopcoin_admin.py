@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from loopd.api.answers import Answer, json_answer
 from loopd.api.idempotency import Write
-from loopd.api.loopcoin_transfers import refusals
+from loopd.api.loopcoin_transfers import refusal_logged, refusals
 from loopd.api.request_form import RequestForm
 from loopd.api.requests import Request
 from loopd.api.routes import LIMIT, Body, QueryParameter, Route, Scope, Success
@@ -15,7 +15,7 @@ from loopd.ledger import accounts, tables, views
 from loopd.ledger.issuance import Issuance, Issue
 from loopd.ledger.orders import read_amount, read_id
 from loopd.ledger.refusals import Fault, refused
-from loopd.ledger.service import Done, Ledger
+from loopd.ledger.service import Ledger
 from loopd.protocol.errors import Invalid
 
 _NOUN: Final = "LoopCoin"
@@ -53,8 +53,8 @@ _ISSUE: Final = RequestForm(
 )
 _LINE: Final[Mapping[str, Any]] = {"type": "object", "required": ["id", "currency", "balance"]}
 _ISSUE_FAULTS: Final = (
-    *(Fault.BAD_AMOUNT, Fault.RESERVED_ID, Fault.OTHER_CONTENT, Fault.RESERVED_ACCOUNT, Fault.UNKNOWN_ACCOUNT),
-    *(Fault.NO_RATE, Fault.OVER_CAP, Fault.UNDER_RESERVE, Fault.INSUFFICIENT_RESERVE),
+    *(Fault.BAD_AMOUNT, Fault.RESERVED_ID, Fault.OTHER_CONTENT, Fault.RESERVED_ACCOUNT, Fault.OTHER_NODE),
+    *(Fault.UNKNOWN_ACCOUNT, Fault.NO_RATE, Fault.OVER_CAP, Fault.INSUFFICIENT_RESERVE, Fault.UNDER_RESERVE),
 )
 
 
@@ -128,20 +128,26 @@ class LedgerAdminRoutes:
 
     async def issue(self, request: Request) -> Answer:
         value = _ISSUE.read(request.body)
-        transfer_id, kind = read_id(value["id"]), value.get("kind", "issue")
-        backing_minor = read_amount(value["backing"], "/backing") if "backing" in value else 0
-        if kind == "issue":
-            payee, amount = value.get("to"), value.get("amount")
-            if payee is None or amount is None:
-                raise Invalid("schema", "An issue names `to` and `amount`.", {"pointer": "/to"})
-            issue = Issue(transfer_id, payee, read_amount(amount), backing_minor)
-            return await self._write(request, lambda tx: self._answer(tx, self._issuance.issue(tx, issue)))
-        if backing_minor == 0 or {"to", "amount"} & value.keys():
+        kind, named = value.get("kind", "issue"), {"to", "amount", "backing"} & value.keys()
+        if kind == "issue" and not {"to", "amount"} <= named:
+            raise Invalid("schema", "An issue names `to` and `amount`.", {"pointer": "/to"})
+        if kind != "issue" and named != {"backing"}:
             raise Invalid("schema", "`deposit` and `withdraw` name `backing` alone.", {"pointer": "/kind"})
-        moved_minor = backing_minor if kind == "deposit" else -backing_minor
-        return await self._write(
-            request, lambda tx: self._answer(tx, self._issuance.move_reserve(tx, transfer_id, moved_minor))
-        )
+        with refusal_logged(value["id"]):
+            backing_minor = read_amount(value["backing"], "/backing") if "backing" in named else 0
+            amount_minor = read_amount(value["amount"]) if "amount" in named else 0
+            transfer_id = read_id(value["id"])
+
+        def unit(tx: Tx) -> Answer:
+            with refusal_logged(transfer_id):
+                if kind == "issue":
+                    done = self._issuance.issue(tx, Issue(transfer_id, value["to"], amount_minor, backing_minor))
+                else:
+                    moved_minor = backing_minor if kind == "deposit" else -backing_minor
+                    done = self._issuance.move_reserve(tx, transfer_id, moved_minor)
+            return json_answer(self._ledger.show(tx, done.transfer), 201 if done.created else 200)
+
+        return await self._write(request, unit)
 
     async def open(self, request: Request) -> Answer:
         value = _OPEN.read(request.body)
@@ -174,9 +180,6 @@ class LedgerAdminRoutes:
             return json_answer(views.account_line(self._ledger.register_key(tx, account.id, key)))
 
         return await self._write(request, unit)
-
-    def _answer(self, tx: Tx, done: Done) -> Answer:
-        return json_answer(self._ledger.show(tx, done.transfer), 201 if done.created else 200)
 
 
 def _route(method: str, path: str, handler: Any, summary: str, **extras: Any) -> Route:

@@ -1,7 +1,7 @@
 """`/api/v1/loopcoin/transfers`: orders to pay (§5.2), alone or linked, at once or held."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import structlog
@@ -69,6 +69,16 @@ def refusals(faults: Sequence[Fault], **more: Sequence[str]) -> dict[int, tuple[
     return found
 
 
+@contextmanager
+def refusal_logged(transfer_id: str) -> Iterator[None]:
+    """A refusal of what is asked of a transfer leaves a line with its reason in the log."""
+    try:
+        yield
+    except Refusal as refusal:
+        _log.info("transfer_refused", transfer=transfer_id.lower(), reason=refusal.reason)
+        raise
+
+
 class TransferRoutes:
     """Order, read, post and void transfers."""
 
@@ -104,8 +114,9 @@ class TransferRoutes:
                 handler=self.order_linked,
                 noun=_NOUN,
                 summary="Several transfers that stand and fall together",
-                description="All are carried out or none; the refusal is that of the first that has one. Held "
-                "together, they have the same `hold_until`, and whoever ends one may pay from the account of each.",
+                description="All are carried out or none. A document, an amount or an id that cannot be is told "
+                "first, whichever has it; else the refusal is that of the first that has one. Held together, they "
+                "have the same `hold_until`, and whoever ends one may pay from the account of each.",
                 token_shows_more=True,
                 body=Body.REQUIRED,
                 body_max_bytes=LINKED_TRANSFERS_MAX * ORDER_MAX_BYTES,
@@ -185,26 +196,21 @@ class TransferRoutes:
 
     async def _end(self, request: Request, phase: Phase) -> Answer:
         def unit(tx: Tx) -> Answer:
-            ended = self._ledger.end(tx, request.parameters["id"], phase, authority_of(request))
+            with refusal_logged(request.parameters["id"]):
+                ended = self._ledger.end(tx, request.parameters["id"], phase, authority_of(request))
             return entity_answer(self._ledger.show(tx, ended))
 
         return await self._write(request, unit)
 
     def _read(self, request: Request, document: Document) -> Order:
-        try:
+        with refusal_logged(document.value["id"]):
             order = read_order(document)
-        except Refusal as refusal:
-            _log.info("transfer_refused", transfer=document.value["id"].lower(), reason=refusal.reason)
-            raise
         identify(request, order.payer)
         return order
 
     def _submit(self, tx: Tx, request: Request, orders: Sequence[Order]) -> list[Done]:
-        try:
+        with refusal_logged(orders[0].id):
             return self._ledger.submit(tx, orders, authority_of(request))
-        except Refusal as refusal:
-            _log.info("transfer_refused", transfer=orders[0].id, reason=refusal.reason)
-            raise
 
 
 def _documents(body: bytes) -> list[Document]:

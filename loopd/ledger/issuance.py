@@ -9,6 +9,7 @@ from loopd.ledger.movements import Kind, Movement, Transfer
 from loopd.ledger.orders import own_digest, own_id
 from loopd.ledger.refusals import Fault, refused
 from loopd.ledger.service import Done, Ledger
+from loopd.protocol.ids import account_node
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +31,16 @@ class Issuance:
     def issue(self, tx: Tx, issue: Issue) -> Done:
         """Issue coins. The same id again with the same content changes nothing.
 
-        Refusal `other_content`, `reserved_account`, `unknown_account`, `no_rate`, `over_cap`, `under_reserve`.
+        Refusal `other_content`, `reserved_account`, `other_node`, `unknown_account`, `no_rate`, `over_cap`,
+        `under_reserve`.
         """
         ledger, terms = self._ledger, self._ledger.terms
         digest = own_digest("issue", issue.id, issue.payee, issue.amount_minor, issue.backing_minor)
         known = _repeated(tx, issue.id, digest)
         if known is not None:
             return Done(known, False)
+        _check_open(issue.payee, ledger.node.node_id)
         payee = ledger.require(tx, issue.payee)
-        if payee.role in RESERVED:
-            raise refused(Fault.RESERVED_ACCOUNT, {"pointer": "/to"})
         if terms.exchange_rate <= 0:
             raise refused(Fault.NO_RATE)
         ledger.figures(tx).changed(issue.amount_minor, issue.backing_minor).check(terms)
@@ -66,6 +67,15 @@ class Issuance:
             ledger.figures(tx).changed(reserve_minor=amount_minor).check_cover(ledger.terms)
         ledger.move_backing(tx, transfer_id, own_id("link", transfer_id), amount_minor, ledger.now(tx))
         return Done(ledger.find_transfer(tx, transfer_id), True)
+
+
+def _check_open(payee: str, node_id: str) -> None:
+    """Refusal for an account that the node's own rules keep, or another city's, whether there is such a one or not."""
+    payee_node = account_node(payee)
+    if payee_node == node_id and accounts.role_of(payee) in RESERVED:
+        raise refused(Fault.RESERVED_ACCOUNT, {"pointer": "/to"})
+    if payee_node not in (None, node_id):
+        raise refused(Fault.OTHER_NODE, {"pointer": "/to"})
 
 
 def _repeated(tx: Tx, transfer_id: str, digest: bytes) -> Transfer | None:

@@ -33,15 +33,15 @@ class Fault(Enum):
     TOO_MANY_PENDING = ("too_many_pending", 409, "The account has 1,000 pending transfers; post or void some first.")
     NO_RATE = ("no_rate", 409, "The exchange rate is 0, so nothing is issued, redeemed or exchanged.")
     OVER_CAP = ("over_cap", 409, "More would circulate than max_issuance allows.")
-    UNDER_RESERVE = ("under_reserve", 409, "The reserve would not cover what circulates.")
     INSUFFICIENT_FUNDS = ("insufficient_funds", 409, "The account has less than that which is not held.")
     INSUFFICIENT_RESERVE = ("insufficient_reserve", 409, "The reserve has less than that.")
+    UNDER_RESERVE = ("under_reserve", 409, "The reserve would not cover what circulates.")
+    OF_A_TRANSACTION = ("of_a_transaction", 409, "The pending transfer is part of a settlement, which decides on it.")
     NOT_PENDING = ("not_pending", 409, "Only a pending transfer is posted or voided.")
     ALREADY_POSTED = ("already_posted", 409, "The pending transfer was posted.")
     ALREADY_VOIDED = ("already_voided", 409, "The pending transfer was voided.")
     ALREADY_EXPIRED = ("already_expired", 409, "The pending transfer expired.")
     NOT_FROZEN = ("not_frozen", 409, "The transaction is not disputed: its own way decides on its payment.")
-    OF_A_TRANSACTION = ("of_a_transaction", 409, "The pending transfer is part of a settlement, which decides on it.")
 
     @property
     def reason(self) -> str:

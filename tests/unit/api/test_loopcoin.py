@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from decimal import Decimal
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from structlog.testing import capture_logs
 
 from loopd.api.loopcoin_callers import reading_string
 from loopd.crypto.keys import NodeKey, encode_signature
+from loopd.ledger.orders import own_id
+from loopd.ledger.refusals import Fault
 from loopd.protocol.documents import check_document, dump_json, read_json
 from loopd.protocol.limits import ORDER_MAX_BYTES
 from loopd.protocol.timestamps import format_timestamp
@@ -304,6 +307,54 @@ async def test_the_office_opens_issues_and_keeps_the_reserve(tmp_path: Path) -> 
         for wrong_body in ({**body, "id": "7"}, {**body, "kind": "gift"}, {"id": new_id()}, {**out, "to": MARIA}):
             assert (await api.post(ISSUANCE_PATH, wrong_body, ADMIN)).refusal == (400, "schema")
         assert (await api.post(ISSUANCE_PATH, body, MARIA)).refusal == (403, "insufficient_scope")
+
+
+# Faults of an issue, each with what brings it about.
+ISSUE_FAULTS: dict[Fault, dict[str, Any]] = {
+    Fault.BAD_AMOUNT: {"amount": Decimal("1.005")},
+    Fault.RESERVED_ID: {"id": own_id("anything")},
+    Fault.OTHER_CONTENT: {"id": "repeated"},
+    Fault.RESERVED_ACCOUNT: {"to": "node:clearing.linz.loop@munich.loop"},
+    Fault.OTHER_NODE: {"to": "user:max@vienna.loop"},
+    Fault.UNKNOWN_ACCOUNT: {"to": "user:nobody@munich.loop"},
+    Fault.OVER_CAP: {"amount": Decimal(151)},
+    Fault.UNDER_RESERVE: {"backing": Decimal("0.01")},
+}
+
+
+async def test_of_several_faults_of_an_issue_the_first_in_the_list_is_told(tmp_path: Path) -> None:
+    async with ledger_api(tmp_path, max_issuance=150) as api:
+        body = {"id": new_id(), "to": MARIA, "amount": Decimal(50), "backing": Decimal(50)}
+        assert (await api.post(ISSUANCE_PATH, body, ADMIN)).status == 201
+        for first, second in combinations_with_replacement([fault for fault in Fault if fault in ISSUE_FAULTS], 2):
+            enough = {"id": new_id(), "backing": Decimal(200)}
+            wrong = {**body, **enough, **ISSUE_FAULTS[second], **ISSUE_FAULTS[first]}
+            if wrong["id"] == "repeated":
+                wrong["id"] = body["id"]
+            with capture_logs() as logs:
+                assert (await api.post(ISSUANCE_PATH, wrong, ADMIN)).reason == first.reason, (first, second)
+            assert [line["reason"] for line in logs if line["event"] == "transfer_refused"] == [first.reason]
+        out = {"id": new_id(), "kind": "withdraw", "backing": 51}
+        assert (await api.post(ISSUANCE_PATH, out, ADMIN)).reason == "insufficient_reserve"
+        faults = list(Fault)
+        assert faults.index(Fault.INSUFFICIENT_RESERVE) < faults.index(Fault.UNDER_RESERVE)
+
+
+async def test_what_a_transaction_decides_on_is_told_before_how_it_ended(tmp_path: Path) -> None:
+    async with ledger_api(tmp_path) as api:
+        await api.node.issue(MARIA, 100)
+        sale = api.node.sale(60)
+        await api.node.write(lambda tx: api.node.settlements.hold(tx, sale))
+        await api.node.write(lambda tx: api.node.settlements.post(tx, sale))
+        [line] = await api.node.database.all("SELECT id FROM ledger_transfer WHERE phase = 'pending'")
+        with capture_logs() as logs:
+            answer = await api.post(f"{TRANSFERS}/{line['id']}/void", None, MARIA)
+        assert answer.refusal == (409, "of_a_transaction")
+        assert [told["reason"] for told in logs if told["event"] == "transfer_refused"] == ["of_a_transaction"]
+        faults = list(Fault)
+        assert (
+            faults.index(Fault.OF_A_TRANSACTION) < faults.index(Fault.NOT_PENDING) < faults.index(Fault.ALREADY_POSTED)
+        )
 
 
 async def test_the_accounts_are_listed_for_the_office(tmp_path: Path) -> None:
