@@ -1,6 +1,6 @@
 """Who asks at the ledger's routes, and how an account's holder is shown: by a token, or by the account's key."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +18,8 @@ ACCOUNT_SIGNATURE: Final = "X-Account-Signature"
 # What a holder's key must show before it is told anything of its account.
 READ_REFUSALS: Final = {401: ("bad_signature", "clock_skew"), 403: ("not_yours",)}
 _READ_VERSION: Final = "loop-account-read-v1"
+# Another word, so that nothing that was signed to look at a transfer posts or voids one.
+_END_VERSION: Final = "loop-account-end-v1"
 _NOBODYS_KEY: Final = NodeKey.from_seed(bytes(32)).public
 
 
@@ -29,6 +31,11 @@ def authority_of(request: Request) -> Authority:
 def reading_string(target: str, timestamp: str) -> bytes:
     """What the key of an account signs to read it: version, path with query, and time, joined by LF."""
     return "\n".join((_READ_VERSION, target, timestamp)).encode()
+
+
+def ending_string(target: str, timestamp: str) -> bytes:
+    """What a payer's key signs to post or void what is pending: version, path, and time, joined by LF."""
+    return "\n".join((_END_VERSION, target, timestamp)).encode()
 
 
 def check_reader(request: Request, account_id: str, public_key: str | None, now_ms: int) -> bool:
@@ -67,6 +74,22 @@ def may_read(request: Request, transfer: Transfer | None, public_keys: Iterable[
     return True
 
 
+def authority_to_end(request: Request, transfer: Transfer | None, public_key: str | None, now_ms: int) -> Authority:
+    """What the caller's token says, or that it is the payer of a transfer, whose key has signed the request.
+
+    Unauthorized `bad_signature`, `clock_skew` for a signature that does not hold, whether there is a transfer or not.
+    """
+    authority = authority_of(request)
+    if authority != Authority():
+        return authority
+    proof = _proof_of(request, now_ms, ending_string)
+    if proof is None:
+        return authority
+    if not proof.holds(public_key) or transfer is None:
+        raise _bad_signature()
+    return Authority(account=transfer.payer_id)
+
+
 def check_buyer(request: Request, account_id: object) -> None:
     """Forbidden `not_authorised` unless the caller may have an account pay for what it buys, where one is named.
 
@@ -85,7 +108,7 @@ def identify(request: Request, account_id: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Proof:
-    """A signature over the reading of something, by which an account's key shows itself."""
+    """A signature over a request, by which an account's key shows itself."""
 
     signed: bytes
     signature: bytes
@@ -96,7 +119,7 @@ class _Proof:
         return key.verify(self.signed, self.signature) and public_key is not None
 
 
-def _proof_of(request: Request, now_ms: int) -> _Proof | None:
+def _proof_of(request: Request, now_ms: int, string: Callable[[str, str], bytes] = reading_string) -> _Proof | None:
     stated, timestamp = request.headers.get(ACCOUNT_SIGNATURE), request.headers.get(ACCOUNT_TIMESTAMP)
     if stated is None or timestamp is None:
         return None
@@ -107,7 +130,7 @@ def _proof_of(request: Request, now_ms: int) -> _Proof | None:
         raise Unauthorized("bad_signature", "The account's signature or its time cannot be read.") from None
     if skew_ms > REQUEST_CLOCK_TOLERANCE_MS:
         raise Unauthorized("clock_skew", "The request is too old or too new.")
-    return _Proof(reading_string(request.target, timestamp), signature)
+    return _Proof(string(request.target, timestamp), signature)
 
 
 def _bad_signature() -> Unauthorized:

@@ -8,7 +8,7 @@ import structlog
 
 from loopd.api.answers import LD_JSON, Answer, entity_answer, json_answer
 from loopd.api.idempotency import Write
-from loopd.api.loopcoin_callers import READ_REFUSALS, authority_of, identify, may_read
+from loopd.api.loopcoin_callers import READ_REFUSALS, authority_of, authority_to_end, identify, may_read
 from loopd.api.records import DOCUMENT_REFUSALS
 from loopd.api.requests import Request
 from loopd.api.routes import Body, Route, Success
@@ -152,11 +152,12 @@ class TransferRoutes:
             handler=end,
             noun=_NOUN,
             summary=f"{verb} a pending transfer",
-            description="By a token bound to the payer's account. What is linked to it ends with it. The same again "
-            "changes nothing.",
+            description="By a token bound to the payer's account, or by its key: `X-Account-Signature` over "
+            "`loop-account-end-v1`, the path and the value of `X-Account-Timestamp`, joined by LF. What is linked to "
+            "it ends with it. The same again changes nothing.",
             token_shows_more=True,
             successes={200: Success(description="How it stands.", schema=_ENTITY, content_type=LD_JSON)},
-            refusals=refusals(_END_FAULTS, s404=("unknown_transfer",)),
+            refusals=refusals(_END_FAULTS, s401=READ_REFUSALS[401], s404=("unknown_transfer",)),
         )
 
     async def order(self, request: Request) -> Answer:
@@ -180,14 +181,18 @@ class TransferRoutes:
         return await self._write(request, unit)
 
     async def read(self, request: Request) -> Answer:
-        self._ledger.require_enabled()
-        points, transfer = self._database.points, None
-        with suppress(NotFound):
-            transfer = self._ledger.find_transfer(points, request.parameters["id"])
+        transfer = self._find(request)
         keys = (None, None) if transfer is None else self._keys_of(transfer)
         if not may_read(request, transfer, keys, self._clock.now_ms()) or transfer is None:
             raise unknown_transfer()
-        return entity_answer(self._ledger.show(points, transfer))
+        return entity_answer(self._ledger.show(self._database.points, transfer))
+
+    def _find(self, request: Request) -> Transfer | None:
+        """The transfer that the path names. NotFound `no_ledger`."""
+        self._ledger.require_enabled()
+        with suppress(NotFound):
+            return self._ledger.find_transfer(self._database.points, request.parameters["id"])
+        return None
 
     def _keys_of(self, transfer: Transfer) -> tuple[str | None, str | None]:
         points = self._database.points
@@ -195,9 +200,16 @@ class TransferRoutes:
         return payer.public_key, payee.public_key
 
     async def _end(self, request: Request, phase: Phase) -> Answer:
+        transfer = self._find(request)
+        key = None if transfer is None else self._keys_of(transfer)[0]
+        with refusal_logged(request.parameters["id"]):
+            authority = authority_to_end(request, transfer, key, self._clock.now_ms())
+        if authority.account is not None:
+            identify(request, authority.account)
+
         def unit(tx: Tx) -> Answer:
             with refusal_logged(request.parameters["id"]):
-                ended = self._ledger.end(tx, request.parameters["id"], phase, authority_of(request))
+                ended = self._ledger.end(tx, request.parameters["id"], phase, authority)
             return entity_answer(self._ledger.show(tx, ended))
 
         return await self._write(request, unit)

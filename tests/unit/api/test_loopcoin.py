@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from loopd.api.loopcoin_callers import reading_string
+from loopd.api.loopcoin_callers import ending_string, reading_string
 from loopd.crypto.keys import NodeKey, encode_signature
 from loopd.ledger.orders import own_id
 from loopd.ledger.refusals import Fault
@@ -69,8 +69,44 @@ async def test_a_key_pays_without_a_token_and_reads_its_account(tmp_path: Path) 
         assert (await api.get(path, **{**headers, "X-Account-Timestamp": "now"})).refusal == (401, "bad_signature")
 
 
+async def test_a_key_ends_what_it_holds_without_a_token(tmp_path: Path) -> None:
+    async with ledger_api(tmp_path) as api:
+        await api.node.issue(MARIA, 100)
+        for account, key in ((MARIA, KEY), (BREWERY, NodeKey.from_seed(bytes(32)))):
+            await api.admin("POST", f"{OFFICE}/{account}/key", {"public_key": key.public.to_pem()})
+        now = format_timestamp(api.node.clock.now_ms())
+        until = format_timestamp(START_MS + DAY_MS)
+        for verb, left in (("post", 90), ("void", 90)):
+            order = signed(api.node.order(MARIA, BREWERY, 10, hold_until=until))
+            assert (await api.post(TRANSFERS, order)).status == 201
+            path = f"{TRANSFERS}/{order['id']}/{verb}"
+            other_way = f"{TRANSFERS}/{order['id']}/{'void' if verb == 'post' else 'post'}"
+            for forged in (
+                _signature(path, now),
+                _ending(other_way, now),
+                _ending(path, now, NodeKey.from_seed(bytes(32))),
+            ):
+                headers = {"X-Account-Timestamp": now, "X-Account-Signature": forged}
+                assert (await api.post(path, None, **headers)).refusal == (401, "bad_signature")
+                assert (await api.post(path, None, "other")).refusal == (404, "unknown_transfer")
+            unknown = f"{TRANSFERS}/{new_id()}/{verb}"
+            headers = {"X-Account-Timestamp": now, "X-Account-Signature": _ending(unknown, now)}
+            assert (await api.post(unknown, None, **headers)).refusal == (401, "bad_signature")
+            assert (await api.get(f"{ACCOUNTS}/{MARIA}", MARIA)).json["held"] == 10
+            headers = {"X-Account-Timestamp": now, "X-Account-Signature": _ending(path, now)}
+            for _ in range(2):
+                assert (await api.post(path, None, Idempotency_Key=verb, **headers)).json["status"] == f"{verb}ed"
+            assert (await api.get(f"{ACCOUNTS}/{MARIA}", MARIA)).json["available"] == left
+        api.node.clock.advance(300_001)
+        assert (await api.post(path, None, **headers)).refusal == (401, "clock_skew")
+
+
 def _signature(path: str, now: str, key: NodeKey = KEY) -> str:
     return encode_signature(key.sign(reading_string(path, now)))
+
+
+def _ending(path: str, now: str, key: NodeKey = KEY) -> str:
+    return encode_signature(key.sign(ending_string(path, now)))
 
 
 async def test_an_account_as_its_holder_sees_it(tmp_path: Path) -> None:
