@@ -8,15 +8,11 @@ from typing import Any
 from aiohttp import ClientSession
 
 from loopd.api.access import Plane
-from loopd.api.app import ApiServices, build_app
 from loopd.api.clearing import ClearingRoutes
-from loopd.api.docs import ApiIdentity
 from loopd.api.federate_settlement import FederateSettlementRoutes
 from loopd.api.idempotency import IdempotentWriter
 from loopd.api.netting import NettingRoutes
 from loopd.api.node_effects import NodeRequestWriter
-from loopd.api.openapi import entity_schemas
-from loopd.api.settings import ApiSettings
 from loopd.api.tokens import TokenStore
 from loopd.audit.service import AuditLog
 from loopd.database import Tx
@@ -27,12 +23,12 @@ from loopd.ledger.clearing.reconciling import Reconciling
 from loopd.ledger.clearing.room import ClearingRoom
 from loopd.ledger.netting.room import make_netting
 from loopd.protocol.documents import dump_json
-from loopd.protocol.schemas import ENTITIES_BY_FILE, schema_file
 from tests.exchange_api import TrustingAuthenticator
 from tests.exchange_support import CONTEXT
 from tests.ledger_sim.city import Exchange, Keys
 from tests.ledger_support import MARIA, START_MS, LedgerNode, ledger_node
 from tests.registry_api import HttpAnswer
+from tests.served import served
 
 SUBJECT = "MAT-DE-MUC-2026-FOOD-B847F3"
 CLEARING = "/api/v1/loopcoin/clearing/vienna.loop"
@@ -113,22 +109,12 @@ async def client_of(directory: Path, **settings: Any) -> AsyncIterator[Client]:
             *ClearingRoutes(room.clearing, netting, reconciling, node.database, write).routes(),
             *NettingRoutes(netting, node.database, write).routes(),
         ]
-        services = ApiServices(
-            settings=ApiSettings(user_requests_per_minute=0, node_requests_per_minute=0),
-            clock=node.clock,
-            tokens=store,
-            identity=ApiIdentity(title="Munich", version="0.1.0", base_url="https://munich.example"),
-            schemas=entity_schemas(schema_file(name) for name in ENTITIES_BY_FILE),
-            node_authenticator=TrustingAuthenticator(),
-        )
-        app = build_app(routes, Plane.PUBLIC, services)
-        host, port = await app.listen_tcp("127.0.0.1", 0)
-        try:
-            async with ClientSession() as session:
-                clients.append(Client(node, session, f"http://{host}:{port}", token, statements, outbox))
-                yield clients[0]
-        finally:
-            await app.close(1.0)
+        async with (
+            served(routes, node.clock, store, node_authenticator=TrustingAuthenticator()) as bases,
+            ClientSession() as session,
+        ):
+            clients.append(Client(node, session, bases[Plane.PUBLIC], token, statements, outbox))
+            yield clients[0]
 
 
 def transaction(number: int) -> str:

@@ -9,26 +9,22 @@ from typing import Any
 from aiohttp import ClientSession
 
 from loopd.api.access import Plane
-from loopd.api.app import ApiServices, build_app
 from loopd.api.bids import BidRoutes
-from loopd.api.docs import ApiIdentity
 from loopd.api.federate_mirror import FederateMirrorRoutes, Taker
 from loopd.api.federate_offer import FederateOfferRoutes
 from loopd.api.idempotency import IdempotentWriter
 from loopd.api.node_effects import AcceptOnce, NodeRequestWriter
-from loopd.api.openapi import entity_schemas
 from loopd.api.routes import Route
-from loopd.api.settings import ApiSettings
 from loopd.api.signals import SignalRoutes
 from loopd.api.tokens import TokenStore
 from loopd.exchange.mirror_rules import UPDATE_TYPE
 from loopd.exchange.views import STATUS_TYPE
 from loopd.federation.authentication import NodeCaller
 from loopd.protocol.errors import Unauthorized
-from loopd.protocol.schemas import ENTITIES_BY_FILE, schema_file
 from loopd.signals.rules import TYPE as SIGNALS_TYPE
 from tests.exchange_support import NOW_MS, ExchangeNode, known_node
 from tests.registry_api import HttpAnswer
+from tests.served import BOTH_PLANES, served
 
 
 class TrustingAuthenticator:
@@ -112,20 +108,6 @@ async def exchange_api(node: ExchangeNode) -> AsyncIterator[ExchangeApi]:
             *client.federate_mirror_routes(once),
             *SignalRoutes(node.signals, database).routes(),
         ]
-        services = ApiServices(
-            settings=ApiSettings(user_requests_per_minute=0, node_requests_per_minute=0),
-            clock=clock,
-            tokens=store,
-            identity=ApiIdentity(title="Munich", version="0.1.0", base_url="https://munich.example"),
-            schemas=entity_schemas(schema_file(name) for name in ENTITIES_BY_FILE),
-            node_authenticator=TrustingAuthenticator(),
-        )
-        apps = {plane: build_app(routes, plane, services) for plane in (Plane.PUBLIC, Plane.ADMIN_ADDRESS)}
-        for plane, app in apps.items():
-            host, port = await app.listen_tcp("127.0.0.1", 0)
-            client.bases[plane] = f"http://{host}:{port}"
-        try:
+        authenticator = TrustingAuthenticator()
+        async with served(routes, clock, store, planes=BOTH_PLANES, node_authenticator=authenticator) as client.bases:
             yield client
-        finally:
-            for app in apps.values():
-                await app.close(1.0)

@@ -8,25 +8,21 @@ from typing import Any
 from aiohttp import ClientSession
 
 from loopd.api.access import Plane
-from loopd.api.app import ApiServices, build_app
-from loopd.api.docs import ApiIdentity
 from loopd.api.idempotency import IdempotentWriter
 from loopd.api.loopcoin import LoopCoinRoutes
 from loopd.api.loopcoin_admin import LedgerAdminRoutes
 from loopd.api.loopcoin_settlement import LoopCoinSettlementRoutes
 from loopd.api.loopcoin_transfers import TransferRoutes
-from loopd.api.openapi import entity_schemas
-from loopd.api.settings import ApiSettings
 from loopd.api.tokens import TokenStore
 from loopd.audit.service import AuditLog
 from loopd.events.service import EventLog
 from loopd.ledger.clearing.room import ClearingRoom
 from loopd.protocol.documents import dump_json
-from loopd.protocol.schemas import ENTITIES_BY_FILE, schema_file
 from tests.clearing_api import Memory
 from tests.ledger_sim.city import Exchange
 from tests.ledger_support import ANNA, BREWERY, MARIA, START_MS, LedgerNode, ledger_node
 from tests.registry_api import HttpAnswer
+from tests.served import BOTH_PLANES, served
 
 ADMIN = "admin"
 A_YEAR_S = 31_536_000
@@ -91,20 +87,5 @@ async def ledger_api(directory: Path, **settings: Any) -> AsyncIterator[LedgerAp
             *LedgerAdminRoutes(node.ledger, node.issuance, node.database, write).routes(),
             *LoopCoinSettlementRoutes(node.settlements, client.room.clearing, node.database, write).routes(),
         ]
-        services = ApiServices(
-            settings=ApiSettings(user_requests_per_minute=0, node_requests_per_minute=0),
-            clock=node.clock,
-            tokens=store,
-            identity=ApiIdentity(title="Munich", version="0.1.0", base_url="https://munich.example"),
-            schemas=entity_schemas(schema_file(name) for name in ENTITIES_BY_FILE),
-        )
-        apps = {plane: build_app(routes, plane, services) for plane in (Plane.PUBLIC, Plane.ADMIN_ADDRESS)}
-        for plane, app in apps.items():
-            host, port = await app.listen_tcp("127.0.0.1", 0)
-            client.bases[plane] = f"http://{host}:{port}"
-        try:
+        async with served(routes, node.clock, store, planes=BOTH_PLANES) as client.bases:
             yield client
-        finally:
-            for app in apps.values():
-                await app.close(1.0)
-            await store.close()

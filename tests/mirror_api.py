@@ -8,21 +8,17 @@ from typing import Any
 from aiohttp import ClientSession
 
 from loopd.api.access import Plane
-from loopd.api.app import ApiServices, build_app
-from loopd.api.docs import ApiIdentity
 from loopd.api.federate_mirror import FederateMirrorRoutes
 from loopd.api.idempotency import IdempotentWriter
 from loopd.api.mirror import MirrorRoutes
 from loopd.api.node_effects import NodeRequestWriter
-from loopd.api.openapi import entity_schemas
-from loopd.api.settings import ApiSettings
 from loopd.api.tokens import TokenStore
 from loopd.exchange.mirror_rules import REQUEST_TYPE, UPDATE_TYPE
-from loopd.protocol.schemas import ENTITIES_BY_FILE, schema_file
 from tests.exchange_api import TrustingAuthenticator
 from tests.exchange_support import NOW_MS
 from tests.mirror_support import MirrorNode
 from tests.registry_api import HttpAnswer
+from tests.served import served
 
 
 class MirrorApi:
@@ -63,18 +59,8 @@ async def mirror_api(node: MirrorNode) -> AsyncIterator[MirrorApi]:
         *FederateMirrorRoutes(takers, node.telling, database, once).routes(),
         *MirrorRoutes(node.mirroring, node.requests, database, write).routes(),
     ]
-    services = ApiServices(
-        settings=ApiSettings(user_requests_per_minute=0, node_requests_per_minute=0),
-        clock=clock,
-        tokens=store,
-        identity=ApiIdentity(title=node.home.node_id, version="0.1.0", base_url="https://city.example"),
-        schemas=entity_schemas(schema_file(name) for name in ENTITIES_BY_FILE),
-        node_authenticator=TrustingAuthenticator(),
-    )
-    app = build_app(routes, Plane.PUBLIC, services)
-    host, port = await app.listen_tcp("127.0.0.1", 0)
-    try:
-        async with ClientSession() as session:
-            yield MirrorApi(session, f"http://{host}:{port}", token)
-    finally:
-        await app.close(1.0)
+    async with (
+        served(routes, clock, store, node_authenticator=TrustingAuthenticator()) as bases,
+        ClientSession() as session,
+    ):
+        yield MirrorApi(session, bases[Plane.PUBLIC], token)

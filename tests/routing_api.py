@@ -8,20 +8,16 @@ from typing import Any
 from aiohttp import ClientSession
 
 from loopd.api.access import Plane
-from loopd.api.app import ApiServices, build_app
-from loopd.api.docs import ApiIdentity
 from loopd.api.idempotency import IdempotentWriter
 from loopd.api.loopcost import LoopCostRoutes
-from loopd.api.openapi import entity_schemas
 from loopd.api.route import RouteRoutes
 from loopd.api.route_plan import RoutePlanRoutes
 from loopd.api.routes import Route
-from loopd.api.settings import ApiSettings
 from loopd.api.tokens import TokenStore
 from loopd.api.wanted import WantedRoutes
-from loopd.protocol.schemas import ENTITIES_BY_FILE, schema_file
 from tests.registry_api import HttpAnswer
 from tests.routing_support import RoutingNode
+from tests.served import served
 
 
 class RoutingApi:
@@ -73,17 +69,5 @@ async def routing_api(node: RoutingNode) -> AsyncIterator[RoutingApi]:
         scope: (await database.write(lambda tx, scope=scope: store.create(tx, [scope], 3600, clock.now_ms()))).text
         for scope in ("material:write", "offer:write", "admin")
     }
-    services = ApiServices(
-        settings=ApiSettings(user_requests_per_minute=0, node_requests_per_minute=0, search_requests_per_minute=0),
-        clock=clock,
-        tokens=store,
-        identity=ApiIdentity(title="Munich", version="0.1.0", base_url="https://munich.example"),
-        schemas=entity_schemas(schema_file(name) for name in ENTITIES_BY_FILE),
-    )
-    app = build_app(routes_of(node), Plane.PUBLIC, services)
-    host, port = await app.listen_tcp("127.0.0.1", 0)
-    try:
-        async with ClientSession() as session:
-            yield RoutingApi(node, session, f"http://{host}:{port}", tokens)
-    finally:
-        await app.close(1.0)
+    async with served(routes_of(node), clock, store) as bases, ClientSession() as session:
+        yield RoutingApi(node, session, bases[Plane.PUBLIC], tokens)

@@ -11,14 +11,10 @@ import pytest
 from aiohttp import ClientSession
 
 from loopd.api.access import Plane
-from loopd.api.app import ApiServices, build_app
-from loopd.api.docs import ApiIdentity
 from loopd.api.exchange_entities import ExchangeEntityRoutes
 from loopd.api.idempotency import IdempotentWriter
-from loopd.api.openapi import entity_schemas
-from loopd.api.settings import ApiSettings
 from loopd.api.tokens import TokenStore
-from loopd.protocol.schemas import ENTITIES_BY_FILE, is_valid, schema_file
+from loopd.protocol.schemas import is_valid
 from tests.lifecycle_support import (
     CONTEXT,
     DAY_MS,
@@ -37,6 +33,7 @@ from tests.lifecycle_support import (
     transfer_value,
 )
 from tests.registry_api import HttpAnswer
+from tests.served import served
 
 VALUES = {OFFER: offer_value, MATCH: match_value, TRANSFER: transfer_value, TRANSACTION: transaction_value}
 
@@ -77,20 +74,9 @@ async def entity_api(directory: Path) -> AsyncIterator[Api]:
         tokens = TokenStore(node.database, node.clock)
         token = await node.write(lambda tx: tokens.create(tx, ["offer:write"], DAY_MS // 1000, NOW_MS))
         write = IdempotentWriter(node.database, node.clock).write
-        services = ApiServices(
-            settings=ApiSettings(user_requests_per_minute=0),
-            clock=node.clock,
-            tokens=tokens,
-            identity=ApiIdentity(title="Munich", version="0.1.0", base_url="https://munich.example"),
-            schemas=entity_schemas(schema_file(name) for name in ENTITIES_BY_FILE),
-        )
-        app = build_app(ExchangeEntityRoutes(node.lifecycle, node.database, write).routes(), Plane.PUBLIC, services)
-        host, port = await app.listen_tcp("127.0.0.1", 0)
-        try:
-            yield Api(node, session, f"http://{host}:{port}", token.text)
-        finally:
-            await app.close(1.0)
-            await tokens.close()
+        routes = ExchangeEntityRoutes(node.lifecycle, node.database, write).routes()
+        async with served(routes, node.clock, tokens) as bases:
+            yield Api(node, session, bases[Plane.PUBLIC], token.text)
 
 
 @pytest.fixture

@@ -9,19 +9,15 @@ from aiohttp import ClientSession
 from structlog.testing import capture_logs
 
 from loopd.api.access import Plane
-from loopd.api.app import ApiServices, build_app
-from loopd.api.docs import ApiIdentity
 from loopd.api.idempotency import IdempotentWriter
-from loopd.api.openapi import entity_schemas
-from loopd.api.settings import ApiSettings
 from loopd.api.signals import SignalRoutes
 from loopd.api.tokens import TokenStore
 from loopd.api.votes import VoteRoutes
 from loopd.protocol.documents import check_document, dump_json, read_json
-from loopd.protocol.schemas import ENTITIES_BY_FILE, schema_file
 from loopd.signals.ballots import Receipt, credential_hash, receipt_holds
 from loopd.signals.verification import verify_record
 from tests.registry_api import HttpAnswer
+from tests.served import BOTH_PLANES, served
 from tests.voting_support import DAY_MS, HOUR_MS, KEY, NODE, START_MS, VotingNode, proposal, voting_node
 
 PET = {"plastic-pet": ("0.20", "0.30")}
@@ -68,27 +64,13 @@ async def voting_api(directory: Path, **settings: Any) -> AsyncIterator[VotingAp
         store = TokenStore(node.database, node.clock)
         token = await node.write(lambda tx: store.create(tx, ["admin"], 31_536_000, START_MS))
         client = VotingApi(node, session, token.text)
-        services = ApiServices(
-            settings=ApiSettings(user_requests_per_minute=0, node_requests_per_minute=0),
-            clock=node.clock,
-            tokens=store,
-            identity=ApiIdentity(title="Munich", version="0.1.0", base_url="https://munich.example"),
-            schemas=entity_schemas(schema_file(name) for name in ENTITIES_BY_FILE),
-        )
         write = IdempotentWriter(node.database, node.clock).write
         routes = [
             *SignalRoutes(node.signals, node.database).routes(),
             *VoteRoutes(node.voting, node.database, write).routes(),
         ]
-        apps = {plane: build_app(routes, plane, services) for plane in (Plane.PUBLIC, Plane.ADMIN_ADDRESS)}
-        try:
-            for plane, app in apps.items():
-                host, port = await app.listen_tcp("127.0.0.1", 0)
-                client.bases[plane] = f"http://{host}:{port}"
+        async with served(routes, node.clock, store, planes=BOTH_PLANES) as client.bases:
             yield client
-        finally:
-            for app in apps.values():
-                await app.close(1.0)
 
 
 @pytest.fixture
