@@ -15,6 +15,7 @@ from loopd.ledger.arithmetic import NoRate, backing_of
 from loopd.ledger.authority import Authority, check_authority
 from loopd.ledger.books import Books
 from loopd.ledger.figures import Figures, read_figures
+from loopd.ledger.lots import Part
 from loopd.ledger.movements import Account, Kind, Movement, Phase, Transfer
 from loopd.ledger.orders import Order, check_times, own_digest, own_id
 from loopd.ledger.ports import Events, HomeNode
@@ -42,7 +43,7 @@ class Ledger:
     def __init__(self, node: HomeNode, settings: LedgerSettings, audit: AuditLog, clock: Clock, events: Events) -> None:
         self.node = node
         self.settings = settings
-        self.books = Books(node.node_id)
+        self._books = Books(node.node_id)
         self._audit = audit
         self._clock = clock
         self._events = events
@@ -166,8 +167,7 @@ class Ledger:
             raise refused(Fault.NOT_PENDING)
         at_ms = self.now(tx)
         for each in group:
-            if self.books.end(tx, self.history, each, phase, at_ms):
-                self.record(tx, each, phase.value)
+            self.end_pending(tx, each, phase, at_ms)
         return pending
 
     def find_transfer(self, source: RowSource, transfer_id: str) -> Transfer:
@@ -203,13 +203,13 @@ class Ledger:
         """Do what is due on accounts."""
         at_ms = self.now(tx)
         for number in numbers:
-            self.books.charge_due(tx, self.history, tables.account_by_number(tx, number), at_ms)
+            self._books.charge_due(tx, self.history, tables.account_by_number(tx, number), at_ms)
         if numbers:
             self._audit.append(tx, AuditKind.SETTLEMENT, "ledger", {"event": "due_charged", "accounts": len(numbers)})
 
     def charge_account(self, tx: Tx, account: Account) -> Account:
         """Do what is due on one account; gives it as it stands then."""
-        self.books.charge_due(tx, self.history, account, self.now(tx))
+        self._books.charge_due(tx, self.history, account, self.now(tx))
         return tables.account_by_number(tx, account.number)
 
     # For the rooms beside this file
@@ -220,13 +220,23 @@ class Ledger:
         """Write a movement down, with its audit entry and its event."""
         self._charge_before_payout(tx, movement.payer, at_ms)
         if pending:
-            transfer = self.books.hold(tx, self.history, movement, at_ms, until_ms)
+            transfer = self._books.hold(tx, self.history, movement, at_ms, until_ms)
         else:
-            transfer = self.books.post(tx, self.history, movement, at_ms)
-        self.record(tx, transfer, transfer.phase.value)
+            transfer = self._books.post(tx, self.history, movement, at_ms)
+        self._record(tx, transfer, transfer.phase.value)
         return transfer
 
-    def record(self, tx: Tx, transfer: Transfer, event: str) -> None:
+    def end_pending(
+        self, tx: Tx, pending: Transfer, phase: Phase, at_ms: int, received: Sequence[Part] | None = None
+    ) -> None:
+        """Post or void what is pending, with its audit entry and its event; the same again changes nothing.
+
+        `received` and the refusals are those of `Books.end`.
+        """
+        if self._books.end(tx, self.history, pending, phase, at_ms, received):
+            self._record(tx, pending, phase.value)
+
+    def _record(self, tx: Tx, transfer: Transfer, event: str) -> None:
         """The audit entry and the event of what happened to a transfer: they name no account."""
         told: dict[str, JSON] = {
             "event": event,
@@ -310,7 +320,7 @@ class Ledger:
         self.write(tx, Movement(transfer_id, Kind.BACKING, payer, payee, abs(amount_minor), digest, link=link), at_ms)
 
     def _has_many_pending(self, tx: Tx, payer: Account, at_ms: int) -> bool:
-        self.books.charge_due(tx, self.history, payer, at_ms)
+        self._books.charge_due(tx, self.history, payer, at_ms)
         return lot_tables.count_pending(tx, payer.number, PENDING_PER_ACCOUNT_MAX) >= PENDING_PER_ACCOUNT_MAX
 
     def _check_open(self, order: Order, redeems: bool) -> None:

@@ -190,10 +190,8 @@ class Settlements:
     def _end(self, tx: Tx, settlement: Settlement, phase: Phase, *, with_bonus: bool) -> None:
         at_ms = self._ledger.now(tx)
         for transfer in transfer_tables.linked(tx, settlement.link):
-            if transfer.phase is Phase.PENDING and self._ledger.books.end(
-                tx, self._ledger.history, transfer, phase, at_ms
-            ):
-                self._ledger.record(tx, transfer, phase.value)
+            if transfer.phase is Phase.PENDING:
+                self._ledger.end_pending(tx, transfer, phase, at_ms)
         settlement_tables.change_state(tx, settlement, _STATE_AFTER[phase], at_ms)
         if with_bonus and phase is Phase.POST:
             self._pay_bonus(tx, settlement, at_ms)

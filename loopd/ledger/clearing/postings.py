@@ -132,8 +132,7 @@ class Postings:
             if prepare is not None and transfer.id == line_id(name, Line.SELLER):
                 crossing = next(each for each in prepare.lines if each.line is Line.SELLER)
                 received = converted_days(prepare.issue_days, crossing.payer_minor, crossing.payee_minor)
-            if ledger.books.end(tx, ledger.history, transfer, phase, at_ms, received):
-                ledger.record(tx, transfer, phase.value)
+            ledger.end_pending(tx, transfer, phase, at_ms, received)
 
     def _settles_with(self, peer: str) -> bool:
         """Whether anything new may begin; the account of a peer whose limit was taken away stays, to end what had."""

@@ -79,8 +79,7 @@ class Discharges:
         if held is None:
             raise RuntimeError(f"discharge {known.number} holds nothing")
         at_ms = self._ledger.now(tx)
-        if self._ledger.books.end(tx, self._ledger.history, held, phase, at_ms):
-            self._ledger.record(tx, held, phase.value)
+        self._ledger.end_pending(tx, held, phase, at_ms)
         if state is DischargeState.CONFIRMED:
             self._lower_clearing(tx, known, at_ms)
         self._decide(tx, known, state, value.get("reason"))
