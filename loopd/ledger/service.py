@@ -1,7 +1,7 @@
 """The ledger's door: accounts, orders, holds, and what comes due. Whatever writes takes the caller's `tx`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from loopd.audit.service import AuditKind, AuditLog
@@ -236,6 +236,24 @@ class Ledger:
         if self._books.end(tx, self.history, pending, phase, at_ms, received):
             self._record(tx, pending, phase.value)
 
+    def move_backing(self, tx: Tx, transfer_id: str, link: str, amount_minor: int, at_ms: int) -> None:
+        """Bring backing into the reserve, or out of it where the amount is negative. Refusal `insufficient_reserve`."""
+        reserve, outside = self.backing_accounts(tx)
+        if not reserve.can_pay(-amount_minor):
+            raise refused(Fault.INSUFFICIENT_RESERVE)
+        payer, payee = (outside, reserve) if amount_minor > 0 else (reserve, outside)
+        digest = own_digest("backing", transfer_id, amount_minor)
+        self.write(tx, Movement(transfer_id, Kind.BACKING, payer, payee, abs(amount_minor), digest, link=link), at_ms)
+
+    def backing_accounts(self, source: RowSource) -> tuple[Account, Account]:
+        """The reserve, and the account that stands for what is outside of the books; both in the backing."""
+        currency, node_id = self.terms.backed_by, self.node.node_id
+        reserve = tables.find_account(source, accounts.reserve_id(node_id), currency)
+        outside = tables.find_account(source, accounts.issuance_id(node_id), currency)
+        if reserve is None or outside is None:
+            raise RuntimeError("the reserve has no account")
+        return reserve, outside
+
     def _record(self, tx: Tx, transfer: Transfer, event: str) -> None:
         """The audit entry and the event of what happened to a transfer: they name no account."""
         told: dict[str, JSON] = {
@@ -275,13 +293,13 @@ class Ledger:
             order.id, kind, payer, payee, order.amount_minor, order.digest, document=order.received, link=link
         )
         if redeems:
-            return Done(self.redeem(tx, movement, at_ms), True)
+            return Done(self._redeem(tx, movement, at_ms), True)
         pending = order.hold_until_ms is not None
         if pending and self._has_many_pending(tx, payer, at_ms):
             raise refused(Fault.TOO_MANY_PENDING)
         return Done(self.write(tx, movement, at_ms, pending=pending, until_ms=order.hold_until_ms), True)
 
-    def redeem(self, tx: Tx, movement: Movement, at_ms: int) -> Transfer:
+    def _redeem(self, tx: Tx, movement: Movement, at_ms: int) -> Transfer:
         """Take coins out of circulation; the backing that they stand for leaves the reserve, rounded down.
 
         Refusal `no_rate`, `insufficient_funds`, `insufficient_reserve`.
@@ -291,33 +309,10 @@ class Ledger:
         except NoRate:
             raise refused(Fault.NO_RATE) from None
         link = movement.link or own_id("link", movement.id)
-        linked = Movement(
-            movement.id,
-            Kind.REDEMPTION,
-            movement.payer,
-            movement.payee,
-            movement.amount_minor,
-            movement.digest,
-            document=movement.document,
-            link=link,
-        )
-        transfer = self.write(tx, linked, at_ms)
+        transfer = self.write(tx, replace(movement, link=link), at_ms)
         if backing_minor:
             self.move_backing(tx, own_id("backing", movement.id), link, -backing_minor, at_ms)
         return transfer
-
-    def move_backing(self, tx: Tx, transfer_id: str, link: str, amount_minor: int, at_ms: int) -> None:
-        """Bring backing into the reserve, or out of it where the amount is negative."""
-        terms, node_id = self.terms, self.node.node_id
-        outside = tables.find_account(tx, accounts.issuance_id(node_id), terms.backed_by)
-        reserve = tables.find_account(tx, accounts.reserve_id(node_id), terms.backed_by)
-        if outside is None or reserve is None:
-            raise RuntimeError("the reserve has no account")
-        if not reserve.can_pay(-amount_minor):
-            raise refused(Fault.INSUFFICIENT_RESERVE)
-        payer, payee = (outside, reserve) if amount_minor > 0 else (reserve, outside)
-        digest = own_digest("backing", transfer_id, amount_minor)
-        self.write(tx, Movement(transfer_id, Kind.BACKING, payer, payee, abs(amount_minor), digest, link=link), at_ms)
 
     def _has_many_pending(self, tx: Tx, payer: Account, at_ms: int) -> bool:
         self._books.charge_due(tx, self.history, payer, at_ms)

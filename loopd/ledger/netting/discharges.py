@@ -12,6 +12,7 @@ from loopd.clock import Clock
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.ledger import accounts, transfer_tables
+from loopd.ledger.dates import DAY_MS
 from loopd.ledger.movements import Account, Kind, Movement, Phase
 from loopd.ledger.netting import tables
 from loopd.ledger.netting.documents import Notice, answer_json, notice_json, read_notice
@@ -21,13 +22,11 @@ from loopd.ledger.netting.telling import NettingTelling
 from loopd.ledger.orders import own_digest, own_id
 from loopd.ledger.refusals import Fault, refused
 from loopd.ledger.service import Ledger
-from loopd.ledger.tables import find_account
 from loopd.protocol.documents import Document
 from loopd.protocol.errors import Conflict, Invalid, NotFound
 from loopd.protocol.json_text import dump_json
 from loopd.protocol.limits import DISCHARGE_RUNS_MAX, DISCHARGES_DENIED_PER_DAY_MAX
 
-_DAY_MS: Final = 86_400_000
 # Where what two cities owe each other is the same, nothing is paid, and nothing is to be said.
 _NOTHING_PAID: Final = "even"
 
@@ -245,7 +244,7 @@ class Discharges:
         return decided
 
     def _check_denied(self, tx: Tx, peer: str, side: DischargeSide) -> None:
-        since_ms = self._clock.now_ms() - _DAY_MS
+        since_ms = self._clock.now_ms() - DAY_MS
         if tables.count_denied(tx, peer, side, since_ms) >= DISCHARGES_DENIED_PER_DAY_MAX:
             raise Conflict("too_many_denied", "Too many payments were announced within a day that did not come.")
 
@@ -279,14 +278,14 @@ class Discharges:
     # The books
 
     def _hold_reserve(self, tx: Tx, discharge: Discharge) -> None:
-        reserve, outside = self._backing_accounts(tx)
+        reserve, outside = self._ledger.backing_accounts(tx)
         if not reserve.can_pay(discharge.backing_minor):
             raise refused(Fault.INSUFFICIENT_RESERVE)
         movement = self._movement(discharge, "backing", (reserve, outside), discharge.backing_minor)
         self._ledger.write(tx, movement, self._ledger.now(tx), pending=True)
 
     def _receive_backing(self, tx: Tx, discharge: Discharge, at_ms: int) -> None:
-        reserve, outside = self._backing_accounts(tx)
+        reserve, outside = self._ledger.backing_accounts(tx)
         movement = self._movement(discharge, "backing", (outside, reserve), discharge.backing_minor)
         self._ledger.write(tx, movement, at_ms)
 
@@ -305,17 +304,6 @@ class Discharges:
         digest = own_digest("discharge", *named, leg)
         link = own_id("discharge", *named)
         return Movement(_transfer_id(named, leg), Kind.SETTLEMENT, payer, payee, amount_minor, digest, link=link)
-
-    def _backing_accounts(self, tx: Tx) -> tuple[Account, Account]:
-        """The reserve, and what is outside of the books in its currency."""
-        currency = self._ledger.terms.backed_by
-        found = [
-            find_account(tx, account_id, currency)
-            for account_id in (accounts.reserve_id(self._home), accounts.issuance_id(self._home))
-        ]
-        if found[0] is None or found[1] is None:
-            raise RuntimeError("the reserve has no account")
-        return found[0], found[1]
 
     def _sides(self, discharge: Discharge) -> tuple[str, str]:
         """Debtor and creditor."""
