@@ -23,9 +23,11 @@ class Figures:
     reserve_minor: int
     claims_minor: int
 
-    def changed(self, supply_minor: int = 0, reserve_minor: int = 0) -> "Figures":
+    def changed(self, supply_minor: int = 0, reserve_minor: int = 0, claims_minor: int = 0) -> "Figures":
         """The figures after so much more of each."""
-        return Figures(self.supply_minor + supply_minor, self.reserve_minor + reserve_minor, self.claims_minor)
+        return Figures(
+            self.supply_minor + supply_minor, self.reserve_minor + reserve_minor, self.claims_minor + claims_minor
+        )
 
     def check(self, terms: Terms) -> None:
         """Refusal `over_cap` or `under_reserve` where the terms do not allow so much to circulate."""

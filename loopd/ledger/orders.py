@@ -12,7 +12,7 @@ import rfc8785
 from loopd.ledger.refusals import Fault, refused
 from loopd.protocol.documents import Document
 from loopd.protocol.limits import HOLD_MAX_MS, LEDGER_AMOUNT_MAX_LC, REQUEST_CLOCK_TOLERANCE_MS, TRANSFER_MAX_AGE_MS
-from loopd.protocol.money import parse_amount
+from loopd.protocol.money import MINOR_PER_LC, parse_amount
 from loopd.protocol.timestamps import parse_timestamp
 
 # Ids of what the ledger does by itself follow from what it is done for: doing it twice is seen.
@@ -84,7 +84,7 @@ def read_amount(value: Any, pointer: str = "/amount") -> int:
         amount_minor = parse_amount(value)
     except ValueError:
         amount_minor = 0
-    if not 0 < amount_minor <= LEDGER_AMOUNT_MAX_LC * 100:
+    if not 0 < amount_minor <= LEDGER_AMOUNT_MAX_LC * MINOR_PER_LC:
         raise refused(Fault.BAD_AMOUNT, {"pointer": pointer})
     return amount_minor
 

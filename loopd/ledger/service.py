@@ -11,7 +11,7 @@ from loopd.database.writer import Tx
 from loopd.events.service import EventKind
 from loopd.ledger import accounts, lot_tables, tables, transfer_tables, views
 from loopd.ledger.accounts import RESERVED, Fund, Role
-from loopd.ledger.arithmetic import NoRate, backing_of
+from loopd.ledger.arithmetic import Line, NoRate, backing_of
 from loopd.ledger.authority import Authority, check_authority
 from loopd.ledger.books import Books
 from loopd.ledger.figures import Figures, read_figures
@@ -26,7 +26,7 @@ from loopd.protocol.errors import Conflict, NotFound, Unavailable
 from loopd.protocol.ids import account_node
 from loopd.protocol.json_text import JSON
 from loopd.protocol.limits import DUE_ACCOUNTS_AT_ONCE, PENDING_PER_ACCOUNT_MAX
-from loopd.protocol.money import amount_json
+from loopd.protocol.money import MINOR_PER_LC, amount_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Ledger:
         self._configured = settings.terms()
         self._history: TermsHistory | None = None
         self._limits_minor = {
-            accounts.clearing_id(peer, node.node_id): int(limit * 100) for peer, limit in settings.credit_limits.items()
+            accounts.clearing_id(peer, node.node_id): self.credit_limit_minor(peer) for peer in settings.credit_limits
         }
 
     @property
@@ -136,6 +136,10 @@ class Ledger:
     def figures(self, source: RowSource) -> Figures:
         """What circulates, and what stands behind it."""
         return read_figures(source, self.terms, self._limits_minor)
+
+    def credit_limit_minor(self, peer: str) -> int:
+        """How much a peer may owe this city; 0 where it has no limit."""
+        return int(self.settings.credit_limits.get(peer, 0) * MINOR_PER_LC)
 
     # Orders
 
@@ -244,6 +248,18 @@ class Ledger:
         payer, payee = (outside, reserve) if amount_minor > 0 else (reserve, outside)
         digest = own_digest("backing", transfer_id, amount_minor)
         self.write(tx, Movement(transfer_id, Kind.BACKING, payer, payee, abs(amount_minor), digest, link=link), at_ms)
+
+    def payee_of(self, line: Line, seller_account: str) -> str:
+        """The account of this city that a line of §7.4 goes to."""
+        if line is Line.SELLER:
+            return seller_account
+        funds = {
+            Line.SELLER_COMMUNITY: Fund.COMMUNITY,
+            Line.BUYER_COMMUNITY: Fund.COMMUNITY,
+            Line.TRANSPORT: Fund.TRANSPORT,
+            Line.RESIDUAL: Fund(self.settings.residual),
+        }
+        return accounts.fund_id(funds[line], self.node.node_id)
 
     def backing_accounts(self, source: RowSource) -> tuple[Account, Account]:
         """The reserve, and the account that stands for what is outside of the books; both in the backing."""

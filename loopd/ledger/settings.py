@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 from loopd.ledger.terms import ExpiryPolicy, Terms
 from loopd.protocol.ids import is_node_id
 from loopd.protocol.limits import LEDGER_AMOUNT_MAX_LC
+from loopd.protocol.money import MINOR_PER_LC
 from loopd.room_settings import RoomSettings
 
 _Value = TypeVar("_Value")
@@ -109,7 +110,7 @@ class LedgerSettings(RoomSettings):
             self.local_bonus,
             self.expiry_months,
             self.decay_rate,
-            None if self.max_issuance is None else self.max_issuance * 100,
+            None if self.max_issuance is None else self.max_issuance * MINOR_PER_LC,
             self.reserve_ratio,
             ExpiryPolicy(self.expiry_policy),
         )

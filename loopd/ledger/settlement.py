@@ -12,7 +12,7 @@ from loopd.database.writer import Tx
 from loopd.events.service import EventKind
 from loopd.ledger import accounts, settlement_tables, tables, transfer_tables
 from loopd.ledger.accounts import Fund, Role
-from loopd.ledger.arithmetic import Distribution, Line, distribute, share
+from loopd.ledger.arithmetic import Distribution, distribute, share
 from loopd.ledger.movements import Account, Kind, Movement, Phase
 from loopd.ledger.orders import own_digest, own_id
 from loopd.ledger.ports import Events
@@ -167,7 +167,7 @@ class Settlements:
         )
         settlement_tables.insert(tx, settlement)
         for line, amount_minor in distribution.lines.items():
-            payee = self._ledger.require(tx, self._payee(line, seller_id))
+            payee = self._ledger.require(tx, self._ledger.payee_of(line, seller_id))
             if amount_minor:
                 named = ("settlement", transaction.seller, transaction.transaction_id, line)
                 movement = Movement(
@@ -175,17 +175,6 @@ class Settlements:
                 )
                 self._ledger.write(tx, movement, at_ms, pending=True)
         self._tell(tx, settlement, SettlementState.HELD)
-
-    def _payee(self, line: Line, seller_id: str) -> str:
-        if line is Line.SELLER:
-            return seller_id
-        funds = {
-            Line.SELLER_COMMUNITY: Fund.COMMUNITY,
-            Line.BUYER_COMMUNITY: Fund.COMMUNITY,
-            Line.TRANSPORT: Fund.TRANSPORT,
-            Line.RESIDUAL: Fund(self._ledger.settings.residual),
-        }
-        return accounts.fund_id(funds[line], self._ledger.node.node_id)
 
     def _end(self, tx: Tx, settlement: Settlement, phase: Phase, *, with_bonus: bool) -> None:
         at_ms = self._ledger.now(tx)

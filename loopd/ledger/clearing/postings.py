@@ -4,20 +4,11 @@ The clearing account of a peer carries what crosses: at the payer's node it gain
 it loses what the peer owes. Both sides write the same lines, each in its own currency.
 """
 
-from dataclasses import replace
-
 from loopd.database.writer import Tx
 from loopd.ledger import accounts, lot_tables, tables, transfer_tables
 from loopd.ledger.accounts import Fund, Role
 from loopd.ledger.arithmetic import Line, payer_amount
-from loopd.ledger.clearing.messages import (
-    Crossing,
-    Name,
-    Prepare,
-    Request,
-    converted_days,
-    crossings,
-)
+from loopd.ledger.clearing.messages import Crossing, Name, Prepare, Request, converted_days, crossings
 from loopd.ledger.lots import Part, take_oldest
 from loopd.ledger.movements import Account, Kind, Movement, Phase
 from loopd.ledger.orders import own_digest, own_id
@@ -96,18 +87,11 @@ class Postings:
         if fault is not None or clearing is None:
             return fault
         ledger = self._ledger
-        limit_minor = int(ledger.settings.credit_limits.get(request.name.payer, 0) * 100)
         owed_minor = -clearing.available_minor
-        if owed_minor + coming_minor > limit_minor:
+        if owed_minor + coming_minor > ledger.credit_limit_minor(request.name.payer):
             return "over_credit"
-        figures = ledger.figures(tx)
-        after = replace(
-            figures,
-            supply_minor=figures.supply_minor + coming_minor,
-            claims_minor=figures.claims_minor + coming_minor,
-        )
         try:
-            after.check(ledger.terms)
+            ledger.figures(tx).changed(supply_minor=coming_minor, claims_minor=coming_minor).check(ledger.terms)
         except Refusal as refusal:
             return refusal.reason
         return None
@@ -117,7 +101,7 @@ class Postings:
         ledger, at_ms = self._ledger, self._ledger.now(tx)
         clearing_id = accounts.clearing_id(request.name.payer, ledger.node.node_id)
         for each in prepare.lines:
-            payee = ledger.require(tx, self._payee(each.line, request.seller_account))
+            payee = ledger.require(tx, ledger.payee_of(each.line, request.seller_account))
             self._pend(tx, request.name, each.line, (clearing_id, payee), each.payee_minor, at_ms)
 
     # At both
@@ -151,16 +135,6 @@ class Postings:
         if account is None:
             return Fault.UNKNOWN_ACCOUNT.reason
         return None if account.role is Role.HOLDER else Fault.RESERVED_ACCOUNT.reason
-
-    def _payee(self, line: Line, seller_account: str) -> str:
-        if line is Line.SELLER:
-            return seller_account
-        funds = {
-            Line.SELLER_COMMUNITY: Fund.COMMUNITY,
-            Line.TRANSPORT: Fund.TRANSPORT,
-            Line.RESIDUAL: Fund(self._ledger.settings.residual),
-        }
-        return accounts.fund_id(funds[line], self._ledger.node.node_id)
 
     def _pend(
         self, tx: Tx, name: Name, line: Line, accounts_of: tuple[str, Account], amount_minor: int, at_ms: int

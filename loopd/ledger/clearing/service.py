@@ -150,7 +150,7 @@ class Clearing:
             "peer": peer,
             "currency": terms.currency_code,
             "owes": amount_json(account.balance_minor),
-            "credit_limit": amount_json(int(self._ledger.settings.credit_limits.get(peer, 0) * 100)),
+            "credit_limit": amount_json(self._ledger.credit_limit_minor(peer)),
         }
 
     # The timer
