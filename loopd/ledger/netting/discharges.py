@@ -16,8 +16,8 @@ from loopd.ledger.dates import DAY_MS
 from loopd.ledger.movements import Account, Kind, Movement, Phase
 from loopd.ledger.netting import tables
 from loopd.ledger.netting.documents import Notice, answer_json, notice_json, read_notice
-from loopd.ledger.netting.rules import DischargeSide, DischargeState, Method, RunState
-from loopd.ledger.netting.tables import Discharge, KeptClaim, Run
+from loopd.ledger.netting.rules import DischargeSide, DischargeState, KeptClaim, Method, RunState, owed_minor
+from loopd.ledger.netting.tables import Discharge, Run
 from loopd.ledger.netting.telling import NettingTelling
 from loopd.ledger.orders import own_digest, own_id
 from loopd.ledger.refusals import Fault, refused
@@ -53,7 +53,7 @@ class Discharges:
                 raise Conflict("other_content", "A discharge with this id and other content is stored already.")
             return known, False
         claims = self._payable(tx, peer, run)
-        if _owed_minor(self._home, claims) <= 0:
+        if owed_minor(self._home, claims) <= 0:
             raise Conflict("nothing_owed", "This city owes nothing by that run, or has paid it already.")
         self._check_denied(tx, peer, DischargeSide.DEBTOR)
         discharge = self._keep(tx, self._paid((self._home, peer), discharge_id, reference, claims), claims)
@@ -195,16 +195,16 @@ class Discharges:
             return [], "other_runs"
         if any(each.discharge is not None for each in claims):
             return [], "in_discharge"
-        owed_minor = _owed_minor(notice.debtor, claims)
-        if owed_minor <= 0:
+        expected_minor = owed_minor(notice.debtor, claims)
+        if expected_minor <= 0:
             return [], "not_debtor"
-        return (claims, None) if owed_minor == notice.backing_minor else ([], "other_amount")
+        return (claims, None) if expected_minor == notice.backing_minor else ([], "other_amount")
 
     def _paid(self, sides: tuple[str, str], discharge_id: str, reference: str, claims: Sequence[KeptClaim]) -> Notice:
         """A payment of claims, from debtor to creditor."""
-        owed_minor = max(_owed_minor(sides[0], claims), 0)
+        paid_minor = max(owed_minor(sides[0], claims), 0)
         runs = [each.run for each in claims]
-        return Notice(*sides, discharge_id, runs, owed_minor, self._ledger.terms.backed_by, reference)
+        return Notice(*sides, discharge_id, runs, paid_minor, self._ledger.terms.backed_by, reference)
 
     def _keep(self, tx: Tx, notice: Notice, claims: Sequence[KeptClaim]) -> Discharge:
         """Keep a payment as it is announced; `claims` are what it pays, none where it does not fit."""
@@ -212,19 +212,19 @@ class Discharges:
         kept = tables.insert_discharge(
             tx,
             Discharge(
-                0,
-                notice.creditor if is_own else notice.debtor,
-                DischargeSide.DEBTOR if is_own else DischargeSide.CREDITOR,
-                notice.id,
-                DischargeState.ANNOUNCED,
-                notice.runs,
-                notice.reference,
-                notice.backing_minor,
-                sum(each.falls_minor for each in claims),
-                None,
-                now_ms,
-                now_ms,
-                0,
+                number=0,
+                peer=notice.creditor if is_own else notice.debtor,
+                side=DischargeSide.DEBTOR if is_own else DischargeSide.CREDITOR,
+                id=notice.id,
+                state=DischargeState.ANNOUNCED,
+                runs=notice.runs,
+                reference=notice.reference,
+                backing_minor=notice.backing_minor,
+                falls_minor=sum(each.falls_minor for each in claims),
+                reason=None,
+                opened_at_ms=now_ms,
+                changed_at_ms=now_ms,
+                reminders=0,
             ),
         )
         tables.discharge_claims(tx, claims, kept.number)
@@ -259,7 +259,7 @@ class Discharges:
     # What is told
 
     def _notice(self, discharge: Discharge) -> Notice:
-        debtor, creditor = self._sides(discharge)
+        debtor, creditor = discharge.sides(self._home)
         backing = self._ledger.terms.backed_by
         return Notice(
             debtor, creditor, discharge.id, discharge.runs, discharge.backing_minor, backing, discharge.reference
@@ -305,18 +305,8 @@ class Discharges:
         link = own_id("discharge", *named)
         return Movement(_transfer_id(named, leg), Kind.SETTLEMENT, payer, payee, amount_minor, digest, link=link)
 
-    def _sides(self, discharge: Discharge) -> tuple[str, str]:
-        """Debtor and creditor."""
-        nodes = (self._home, discharge.peer)
-        return nodes if discharge.side is DischargeSide.DEBTOR else nodes[::-1]
-
     def _name(self, discharge: Discharge) -> tuple[str, str, str]:
-        return (*self._sides(discharge), discharge.id)
-
-
-def _owed_minor(debtor: str, claims: Sequence[KeptClaim]) -> int:
-    """What `debtor` owes by several claims between the same two nodes, the other's debts set off."""
-    return sum(each.backing_minor if each.debtor == debtor else -each.backing_minor for each in claims)
+        return (*discharge.sides(self._home), discharge.id)
 
 
 def _content(payment: Notice | Discharge) -> tuple[str, list[int], int]:

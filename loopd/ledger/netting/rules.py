@@ -127,6 +127,20 @@ class Claim:
     falls_minor: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class KeptClaim:
+    """A claim of an agreed run. `falls_minor` is by how much the own clearing account falls when it is discharged."""
+
+    number: int
+    run: int
+    method: Method
+    debtor: str
+    creditor: str
+    backing_minor: int
+    falls_minor: int
+    discharge: int | None
+
+
 def claims_of(method: Method, nodes: tuple[str, str], payments: Sequence[Payment]) -> list[Claim]:
     """The claims of a run between two nodes, in the order of their debtors; none for payments of nothing.
 
@@ -141,6 +155,11 @@ def claims_of(method: Method, nodes: tuple[str, str], payments: Sequence[Payment
     else:
         found = [_claim(nodes, payments)]
     return [claim for claim in found if claim.backing_minor or any(claim.falls_minor.values())]
+
+
+def owed_minor(debtor: str, claims: Iterable[KeptClaim]) -> int:
+    """What `debtor` owes by claims between the same two nodes, the other's debts set off; below zero it is owed."""
+    return sum(each.backing_minor if each.debtor == debtor else -each.backing_minor for each in claims)
 
 
 def _claim(nodes: tuple[str, str], payments: Iterable[Payment]) -> Claim:

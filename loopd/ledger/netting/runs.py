@@ -164,12 +164,8 @@ class Runs:
             self._telling.answer(tx, peer, dump_json(refusal_json(proposal.name, unfit.reason, unfit.place, url)))
             self._telling.refused(tx, proposal.name, unfit.reason, unfit.place)
             return
-        home, now_ms = self._ledger.node.node_id, self._clock.now_ms()
-        both = dump_json(signed(document.value, home, self._keys.own()))
-        terms = (proposal.method, proposal.period)
-        run = tables.insert_run(
-            tx, peer, proposal.name.run, RunState.PROPOSED, terms, document.received, (proposal.closed_at_ms, now_ms)
-        )
+        both = dump_json(signed(document.value, self._ledger.node.node_id, self._keys.own()))
+        run = tables.insert_run(tx, peer, proposal, document.received, self._clock.now_ms())
         tables.list_in(tx, run.number, numbers)
         self._agree(tx, run, both, claims_of(proposal.method, proposal.name.nodes, [sale.payment for sale in sales]))
         self._telling.answer(tx, peer, both)
@@ -237,8 +233,7 @@ class Runs:
         sales = [_sale_of(each) for each in waiting]
         claims = claims_of(proposal.method, proposal.name.nodes, [sale.payment for sale in sales])
         document = signed(run_json(proposal, sales, claims, self._ledger.node.context_url), home, self._keys.own())
-        terms = (proposal.method, proposal.period)
-        run = tables.insert_run(tx, peer, number, RunState.PROPOSED, terms, dump_json(document), (now_ms, now_ms))
+        run = tables.insert_run(tx, peer, proposal, dump_json(document), now_ms)
         tables.list_in(tx, run.number, [each.number for each in waiting])
         self._telling.record_run(tx, run)
         self._tell_proposal(tx, run)

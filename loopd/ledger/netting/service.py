@@ -80,7 +80,7 @@ class Netting:
         """How this city settles with a peer, and what is to be paid."""
         claims = tables.open_claims(source, peer)
         home, backing = self._ledger.node.node_id, self._ledger.terms.backed_by
-        return terms_json(self._runs.method(peer), self._runs.period(peer).value, claims, home, backing)
+        return terms_json(self._runs.method(peer), self._runs.period(peer), claims, home, backing)
 
     def propose(self, tx: Tx, peer: str) -> dict[str, Any]:
         """Propose a run now. NotFound (404) `no_ledger`, `unknown_peer`; Conflict (409) as `Runs.propose_now`."""

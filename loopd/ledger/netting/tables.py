@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.ledger.clearing.tables import PEER, Clearance, clearance_of
+from loopd.ledger.netting.documents import Proposal
 from loopd.ledger.netting.rules import (
     DISCHARGE_MOVES,
     RUN_MOVES,
     Claim,
     DischargeSide,
     DischargeState,
+    KeptClaim,
     Method,
     Period,
     RunState,
@@ -47,20 +49,6 @@ class Unsigned:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptClaim:
-    """A claim of an agreed run. `falls_minor` is by how much the own clearing account falls when it is discharged."""
-
-    number: int
-    run: int
-    method: Method
-    debtor: str
-    creditor: str
-    backing_minor: int
-    falls_minor: int
-    discharge: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class Discharge:
     """A payment from reserve to reserve as this node keeps it."""
 
@@ -77,6 +65,10 @@ class Discharge:
     opened_at_ms: int
     changed_at_ms: int
     reminders: int
+
+    def sides(self, home: str) -> tuple[str, str]:
+        """Debtor and creditor, one of which is the own node, `home`."""
+        return (home, self.peer) if self.side is DischargeSide.DEBTOR else (self.peer, home)
 
 
 # Settlements that wait for a run
@@ -147,14 +139,13 @@ def runs_page(source: RowSource, peer: str, before: int | None, limit: int) -> l
     return [_run(row) for row in rows]
 
 
-def insert_run(
-    tx: Tx, peer: str, run: int, state: RunState, terms: tuple[Method, Period], document: bytes, times: tuple[int, int]
-) -> Run:
-    """Keep a run. `times` are when it was closed and now, in ms."""
+def insert_run(tx: Tx, peer: str, proposal: Proposal, document: bytes, at_ms: int) -> Run:
+    """Keep a run with a peer that one of both nodes proposes; `document` is the proposal as it is signed."""
+    run = proposal.name.run
     tx.execute(
         "INSERT INTO netting_run (peer, run, state, method, period, document, closed_at_ms, changed_at_ms) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (peer, run, state, *terms, document, *times),
+        (peer, run, RunState.PROPOSED, proposal.method, proposal.period, document, proposal.closed_at_ms, at_ms),
     )
     kept = find_run(tx, peer, run)
     if kept is None:
@@ -274,7 +265,7 @@ def count_denied(source: RowSource, peer: str, side: DischargeSide, since_ms: in
 
 
 def insert_discharge(tx: Tx, discharge: Discharge) -> Discharge:
-    """Keep a discharge; gives it with its number."""
+    """Keep a discharge, whose `number` is still nothing; gives it with its number."""
     tx.execute(
         "INSERT INTO netting_discharge (peer, side, id, state, runs, reference, backing_minor, falls_minor, reason, "
         "opened_at_ms, changed_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from loopd.ledger.netting.rules import DischargeSide, Method
-from loopd.ledger.netting.tables import Discharge, KeptClaim, Run
+from loopd.ledger.netting.rules import KeptClaim, Method, Period, owed_minor
+from loopd.ledger.netting.tables import Discharge, Run
 from loopd.protocol.money import amount_json
 from loopd.protocol.timestamps import format_timestamp
 
@@ -34,11 +34,11 @@ def run_line(run: Run, claims: Sequence[KeptClaim]) -> dict[str, Any]:
 
 def discharge_json(discharge: Discharge, home: str, backing: str) -> dict[str, Any]:
     """A payment from reserve to reserve."""
-    nodes = (home, discharge.peer) if discharge.side is DischargeSide.DEBTOR else (discharge.peer, home)
+    debtor, creditor = discharge.sides(home)
     shown: dict[str, Any] = {
         "id": discharge.id,
-        "debtor": nodes[0],
-        "creditor": nodes[1],
+        "debtor": debtor,
+        "creditor": creditor,
         "state": discharge.state.value,
         "amount": amount_json(discharge.backing_minor),
         "currency": backing,
@@ -52,7 +52,7 @@ def discharge_json(discharge: Discharge, home: str, backing: str) -> dict[str, A
     return shown
 
 
-def terms_json(method: Method, period: str, claims: Sequence[KeptClaim], home: str, backing: str) -> dict[str, Any]:
+def terms_json(method: Method, period: Period, claims: Sequence[KeptClaim], home: str, backing: str) -> dict[str, Any]:
     """How this city settles with a peer, and what its signed runs leave to be paid. `to_pay` below zero is to come."""
-    owed_minor = sum(each.backing_minor if each.debtor == home else -each.backing_minor for each in claims)
-    return {"method": method.value, "period": period, "to_pay": amount_json(owed_minor), "backed_by": backing}
+    to_pay = amount_json(owed_minor(home, claims))
+    return {"method": method.value, "period": period.value, "to_pay": to_pay, "backed_by": backing}
