@@ -37,14 +37,14 @@ class Reconciling:
 
         NotFound (404) `no_ledger`, `unknown_peer`.
         """
-        self._clearing.balance(source, peer)
+        self._clearing.require_account(source, peer)
         return tables.statement(source, self._node_id, peer, after, limit)
 
     async def reconcile(self, peer: str) -> dict[str, Any]:
         """Compare now. NotFound (404) `no_ledger`, `unknown_peer`; Unavailable (503) `peer_unreachable` where the peer
         gave no statement.
         """
-        self._clearing.balance(self._database.points, peer)
+        self._clearing.require_account(self._database.points, peer)
         before = await self._read(peer)
         theirs = await self._ask(peer)
         ours = await self._read(peer)

@@ -29,6 +29,7 @@ from loopd.ledger.clearing.payer import PayerSide
 from loopd.ledger.clearing.rules import Decision, Misstep
 from loopd.ledger.clearing.tables import Clearance, Side
 from loopd.ledger.clearing.views import clearance_json, entity_json
+from loopd.ledger.movements import Account
 from loopd.ledger.service import Ledger
 from loopd.ledger.tables import accounts_of_role, find_account
 from loopd.protocol.documents import Document
@@ -140,15 +141,20 @@ class Clearing:
         found = accounts_of_role(source, Role.CLEARING, self._ledger.terms.currency_code)
         return [accounts.clearing_peer(account.id) for account in found]
 
-    def balance(self, source: RowSource, peer: str) -> dict[str, Any]:
-        """What is between this city and a peer. NotFound (404) `no_ledger`, `unknown_peer`."""
-        terms, home = self._ledger.terms, self._ledger.node.node_id
-        account = find_account(source, accounts.clearing_id(peer, home), terms.currency_code)
+    def require_account(self, source: RowSource, peer: str) -> Account:
+        """The clearing account of a peer. NotFound (404) `no_ledger`, `unknown_peer` where it never had a limit."""
+        account_id = accounts.clearing_id(peer, self._ledger.node.node_id)
+        account = find_account(source, account_id, self._ledger.terms.currency_code)
         if account is None:
             raise NotFound("unknown_peer", "Nothing is settled with that node.")
+        return account
+
+    def balance(self, source: RowSource, peer: str) -> dict[str, Any]:
+        """What is between this city and a peer. NotFound (404) `no_ledger`, `unknown_peer`."""
+        account = self.require_account(source, peer)
         return {
             "peer": peer,
-            "currency": terms.currency_code,
+            "currency": account.currency,
             "owes": amount_json(account.balance_minor),
             "credit_limit": amount_json(self._ledger.credit_limit_minor(peer)),
         }

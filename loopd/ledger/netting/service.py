@@ -84,12 +84,12 @@ class Netting:
 
     def propose(self, tx: Tx, peer: str) -> dict[str, Any]:
         """Propose a run now. NotFound (404) `no_ledger`, `unknown_peer`; Conflict (409) as `Runs.propose_now`."""
-        self._clearing.balance(tx, peer)
+        self._clearing.require_account(tx, peer)
         return self._run_line(tx, self._runs.propose_now(tx, peer))
 
     def runs(self, source: RowSource, peer: str, before: int | None, limit: int) -> list[dict[str, Any]]:
         """The runs with a peer, the newest first. NotFound (404) `no_ledger`, `unknown_peer`."""
-        self._clearing.balance(source, peer)
+        self._clearing.require_account(source, peer)
         return [self._run_line(source, run) for run in tables.runs_page(source, peer, before, limit)]
 
     def document(self, source: RowSource, peer: str, run: int) -> bytes:
@@ -102,7 +102,7 @@ class Netting:
 
     def announce(self, tx: Tx, peer: str, discharge_id: str, run: int, reference: str) -> tuple[dict[str, Any], bool]:
         """This city has paid; whether that is new. Refusals as `Discharges.announce`."""
-        self._clearing.balance(tx, peer)
+        self._clearing.require_account(tx, peer)
         discharge, is_new = self._discharges.announce(tx, peer, discharge_id, run, reference)
         return self._shown(discharge), is_new
 
@@ -118,7 +118,7 @@ class Netting:
 
     def discharges(self, source: RowSource, peer: str, before: int | None, limit: int) -> list[tuple[int, Any]]:
         """The discharges with a peer, the newest first, each with its number. NotFound (404) as `runs`."""
-        self._clearing.balance(source, peer)
+        self._clearing.require_account(source, peer)
         found = tables.discharges_page(source, peer, before, limit)
         return [(each.number, self._shown(each)) for each in found]
 

@@ -265,7 +265,7 @@ def count_denied(source: RowSource, peer: str, side: DischargeSide, since_ms: in
 
 
 def insert_discharge(tx: Tx, discharge: Discharge) -> Discharge:
-    """Keep a discharge, whose `number` is still nothing; gives it with its number."""
+    """Keep a discharge; gives it with its number, which it did not have before."""
     tx.execute(
         "INSERT INTO netting_discharge (peer, side, id, state, runs, reference, backing_minor, falls_minor, reason, "
         "opened_at_ms, changed_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
