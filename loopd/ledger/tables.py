@@ -58,11 +58,6 @@ def hold_funds(tx: Tx, number: int, amount_minor: int) -> None:
     tx.execute("UPDATE ledger_account SET held_minor = held_minor + ? WHERE number = ?", (amount_minor, number))
 
 
-def currencies(source: RowSource) -> list[str]:
-    """The currencies of the accounts."""
-    return [row["currency"] for row in source.all("SELECT DISTINCT currency FROM ledger_account ORDER BY currency")]
-
-
 def balance_at(source: RowSource, account: int, moment_ms: int) -> int:
     """The balance as of a moment, what is dated at it included: a day's closing, and what that day brought."""
     day = moment_ms // DAY_MS
@@ -116,6 +111,11 @@ def set_ledger_time(tx: Tx, at_ms: int) -> None:
     )
 
 
+def numbers(rows: Sequence[sqlite3.Row]) -> list[int]:
+    """The first column of rows of account or transfer numbers."""
+    return [int(row[0]) for row in rows]
+
+
 def _account(row: sqlite3.Row) -> Account:
     return Account(
         row["number"],
@@ -141,8 +141,3 @@ def _terms(row: sqlite3.Row) -> Terms:
         Decimal(row["reserve_ratio"]),
         ExpiryPolicy(row["expiry_policy"]),
     )
-
-
-def numbers(rows: Sequence[sqlite3.Row]) -> list[int]:
-    """The first column of rows of account or transfer numbers."""
-    return [int(row[0]) for row in rows]

@@ -8,11 +8,12 @@ from loopd.database.writer import Tx
 from loopd.ledger.lots import Part
 from loopd.ledger.movements import Kind, Movement, Phase, Transfer
 
-_TRANSFER = (
-    "SELECT t.number, t.id, t.kind, t.phase, t.pending, t.payer, t.payee, p.id AS payer_id, q.id AS payee_id, "
-    "p.currency, t.amount_minor, t.at_ms, t.link, t.digest, t.document FROM ledger_transfer t "
-    "JOIN ledger_account p ON p.number = t.payer JOIN ledger_account q ON q.number = t.payee"
+_COLUMNS = (
+    "t.number, t.id, t.kind, t.phase, t.pending, t.payer, t.payee, p.id AS payer_id, q.id AS payee_id, "
+    "p.currency, t.amount_minor, t.at_ms, t.link, t.digest, t.document"
 )
+_TABLES = "ledger_transfer t JOIN ledger_account p ON p.number = t.payer JOIN ledger_account q ON q.number = t.payee"
+_TRANSFER = f"SELECT {_COLUMNS} FROM {_TABLES}"
 
 
 def find(source: RowSource, transfer_id: str) -> Transfer | None:
@@ -100,10 +101,9 @@ def parts_of(source: RowSource, transfer: int, account: int) -> list[Part]:
 def statement(source: RowSource, account: int, before: int | None, limit: int) -> list[tuple[Transfer, int]]:
     """An account's posted transfers with what each moved on it, the last written first."""
     rows = source.all(
-        f"WITH moved AS (SELECT transfer, sum(amount_minor) AS minor FROM ledger_entry WHERE account = ? "
-        f"AND transfer < ? GROUP BY transfer ORDER BY transfer DESC LIMIT ?) "
-        f"{_TRANSFER.replace('t.document FROM', 't.document, moved.minor FROM')} "
-        "JOIN moved ON moved.transfer = t.number ORDER BY t.number DESC",
+        "WITH moved AS (SELECT transfer, sum(amount_minor) AS minor FROM ledger_entry WHERE account = ? "
+        "AND transfer < ? GROUP BY transfer ORDER BY transfer DESC LIMIT ?) "
+        f"SELECT {_COLUMNS}, moved.minor FROM {_TABLES} JOIN moved ON moved.transfer = t.number ORDER BY t.number DESC",
         (account, 2**63 - 1 if before is None else before, limit),
     )
     return [(_transfer(row), row["minor"]) for row in rows]

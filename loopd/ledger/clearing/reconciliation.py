@@ -65,24 +65,23 @@ def compare(here: Iterable[Entry], there: Iterable[Entry], home: str) -> Compari
     A payee that has prepared waits for a payer that may hold, have decided or be about to; a debtor that has announced
     waits for a creditor that may not have heard of it. Neither is a difference.
     """
-    ours, theirs = _by_name(here), _by_name(there)
-    in_flight = 0
+    ours, theirs = ({entry.name: entry for entry in entries} for entries in (here, there))
+    compared, in_flight = len(ours.keys() & theirs.keys()), 0
     for name in sorted(ours.keys() | theirs.keys()):
         own, other = ours.get(name), theirs.get(name)
         if own is not None and other is not None:
             if (own.payer_minor, own.payee_minor) != (other.payer_minor, other.payee_minor):
-                return Comparison(len(ours.keys() & theirs.keys()), in_flight, Difference("other_amounts", own, other))
+                return Comparison(compared, in_flight, Difference("other_amounts", own, other))
             if _decided_alone(own, other, home):
-                both = Difference("other_decision", own, other)
-                return Comparison(len(ours.keys() & theirs.keys()), in_flight, both)
+                return Comparison(compared, in_flight, Difference("other_decision", own, other))
             in_flight += own.state != other.state
             continue
         alone = own or other
         if alone is None or not alone.waits(at_payer=(alone.payer == home) == (own is not None)):
             reason = "missing_there" if other is None else "missing_here"
-            return Comparison(len(ours.keys() & theirs.keys()), in_flight, Difference(reason, own, other))
+            return Comparison(compared, in_flight, Difference(reason, own, other))
         in_flight += 1
-    return Comparison(len(ours.keys() & theirs.keys()), in_flight, None)
+    return Comparison(compared, in_flight, None)
 
 
 def _decided_alone(own: Entry, other: Entry, home: str) -> bool:
@@ -134,7 +133,3 @@ def comparison_json(peer: str, comparison: Comparison) -> dict[str, Any]:
         "in_flight": comparison.in_flight,
         "difference": told,
     }
-
-
-def _by_name(entries: Iterable[Entry]) -> dict[tuple[str, str, str], Entry]:
-    return {entry.name: entry for entry in entries}
