@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from loopd.api.answers import LD_JSON, Answer, entity_answer, json_answer
 from loopd.api.loopcoin_callers import READ_REFUSALS, check_reader
+from loopd.api.paging import CURSOR, cursor_of, following_path, page_schema
 from loopd.api.requests import Request
 from loopd.api.routes import LIMIT, QueryParameter, Route, Success
 from loopd.clock import Clock
@@ -21,13 +22,6 @@ from loopd.protocol.timestamps import format_timestamp, parse_timestamp
 _NOUN: Final = "LoopCoin"
 _ACCOUNT: Final = "/api/v1/loopcoin/accounts/{id}"
 _AMOUNT: Final[Mapping[str, Any]] = {"type": "number", "multipleOf": 0.01}
-_CURSOR: Final = QueryParameter(
-    name="cursor",
-    description="Where the page begins; taken from `next` of the page before.",
-    kind=int,
-    minimum=1,
-    reason="bad_cursor",
-)
 _AT: Final = QueryParameter(
     name="at", description="A past moment, ISO 8601: the balance then.", max_characters=40, reason="bad_time"
 )
@@ -89,7 +83,7 @@ class LoopCoinRoutes:
                 description="Decay is dated at the moment it came due, however late it was written. In public views "
                 "the counterpart is shown where it is the node's own account; it and the id are null otherwise.",
                 token_shows_more=True,
-                query=(LIMIT, _CURSOR),
+                query=(LIMIT, CURSOR),
                 successes={200: Success(description="One page.", schema=_statement_schema())},
                 refusals={404: _UNKNOWN, **READ_REFUSALS},
             ),
@@ -126,12 +120,9 @@ class LoopCoinRoutes:
     async def statement(self, request: Request) -> Answer:
         account, is_holder = await self._readable(request)
         limit = request.limit
-        cursor = None if request.query["cursor"] is None else request.integer("cursor")
-        lines = transfer_tables.statement(self._database.points, account.number, cursor, limit + 1)
-        following = None
-        if len(lines) > limit:
-            query = urlencode({"limit": limit, "cursor": lines[limit - 1][0].number})
-            following = f"{_ACCOUNT.format(id=quote(account.id, safe=':@'))}/statement?{query}"
+        lines = transfer_tables.statement(self._database.points, account.number, cursor_of(request), limit + 1)
+        cursor = lines[limit - 1][0].number if len(lines) > limit else None
+        following = following_path(request, f"{_ACCOUNT.format(id=quote(account.id, safe=':@'))}/statement", cursor)
         results = [
             views.statement_line(account.id, transfer, moved_minor, masked=not is_holder)
             for transfer, moved_minor in lines[:limit]
@@ -193,11 +184,4 @@ def _statement_schema() -> Mapping[str, Any]:
         "amount": _AMOUNT,
         "at": {"type": "string", "format": "date-time"},
     }
-    return {
-        "type": "object",
-        "required": ["results", "next"],
-        "properties": {
-            "results": {"type": "array", "items": {"type": "object", "required": [*line], "properties": line}},
-            "next": {"type": ["string", "null"]},
-        },
-    }
+    return page_schema({"type": "object", "required": [*line], "properties": line})

@@ -6,9 +6,10 @@ from typing import Any, Final
 from loopd.api.answers import Answer, json_answer
 from loopd.api.idempotency import Write
 from loopd.api.loopcoin_transfers import refusal_logged, refusals
+from loopd.api.paging import CURSOR, cursor_of, following_path, page_schema
 from loopd.api.request_form import RequestForm
 from loopd.api.requests import Request
-from loopd.api.routes import LIMIT, Body, QueryParameter, Route, Scope, Success
+from loopd.api.routes import LIMIT, Body, Route, Scope, Success
 from loopd.crypto.keys import PublicKey
 from loopd.database import Database, Tx
 from loopd.ledger import accounts, tables, views
@@ -69,8 +70,6 @@ class LedgerAdminRoutes:
 
     def routes(self) -> list[Route]:
         account = Success(description="The account.", schema=_LINE)
-        cursor = QueryParameter(name="cursor", description="From `next`.", kind=int, minimum=1, reason="bad_cursor")
-        page = {"type": "object", "properties": {"results": {"type": "array", "items": _LINE}}}
         return [
             _route(
                 "POST",
@@ -109,8 +108,8 @@ class LedgerAdminRoutes:
                 self.page,
                 "List the accounts in the order in which they were opened",
                 admin=True,
-                query=(LIMIT, cursor),
-                successes={200: Success(description="One page.", schema=page)},
+                query=(LIMIT, CURSOR),
+                successes={200: Success(description="One page.", schema=page_schema(_LINE))},
                 refusals={404: ("no_ledger",)},
             ),
             _route(
@@ -165,9 +164,8 @@ class LedgerAdminRoutes:
     async def page(self, request: Request) -> Answer:
         self._ledger.require_enabled()
         limit = request.limit
-        after = 0 if request.query["cursor"] is None else request.integer("cursor")
-        found = tables.accounts_page(self._database.points, after, limit + 1)
-        following = f"{_ACCOUNTS}?limit={limit}&cursor={found[limit - 1].number}" if len(found) > limit else None
+        found = tables.accounts_page(self._database.points, cursor_of(request) or 0, limit + 1)
+        following = following_path(request, _ACCOUNTS, found[limit - 1].number if len(found) > limit else None)
         return json_answer({"results": [views.account_line(each) for each in found[:limit]], "next": following})
 
     async def register_key(self, request: Request) -> Answer:

@@ -59,13 +59,13 @@ _END_FAULTS: Final = (
 _log = structlog.get_logger(__name__)
 
 
-def refusals(faults: Sequence[Fault], **more: Sequence[str]) -> dict[int, tuple[str, ...]]:
-    """Faults as a route lists them, by status; `more` has further reasons by `sSTATUS`."""
+def refusals(faults: Sequence[Fault], more: Mapping[int, Sequence[str]] | None = None) -> dict[int, tuple[str, ...]]:
+    """Faults as a route lists them, the reasons by their status; `more` has further ones."""
     found: dict[int, tuple[str, ...]] = {404: ("no_ledger",)}
     for fault in faults:
         found[fault.status] = (*found.get(fault.status, ()), fault.reason)
-    for status, reasons in more.items():
-        found[int(status[1:])] = (*found.get(int(status[1:]), ()), *reasons)
+    for status, reasons in (more or {}).items():
+        found[status] = (*found.get(status, ()), *reasons)
     return found
 
 
@@ -106,7 +106,7 @@ class TransferRoutes:
                 body_max_bytes=ORDER_MAX_BYTES,
                 request_schema=_ENTITY,
                 successes={201: shown, 200: shown},
-                refusals=refusals(_ORDER_FAULTS, s400=DOCUMENT_REFUSALS, s503=("decay_due",)),
+                refusals=refusals(_ORDER_FAULTS, {400: DOCUMENT_REFUSALS, 503: ("decay_due",)}),
             ),
             Route(
                 method="POST",
@@ -125,7 +125,7 @@ class TransferRoutes:
                     201: Success(description="All of them.", schema=_RESULTS),
                     200: Success(description="Carried out before.", schema=_RESULTS),
                 },
-                refusals=refusals(_ORDER_FAULTS, s400=("personal_data",), s503=("decay_due",)),
+                refusals=refusals(_ORDER_FAULTS, {400: ("personal_data",), 503: ("decay_due",)}),
             ),
             Route(
                 method="GET",
@@ -157,7 +157,7 @@ class TransferRoutes:
             "it ends with it. The same again changes nothing.",
             token_shows_more=True,
             successes={200: Success(description="How it stands.", schema=_ENTITY, content_type=LD_JSON)},
-            refusals=refusals(_END_FAULTS, s401=READ_REFUSALS[401], s404=("unknown_transfer",)),
+            refusals=refusals(_END_FAULTS, {401: READ_REFUSALS[401], 404: ("unknown_transfer",)}),
         )
 
     async def order(self, request: Request) -> Answer:
