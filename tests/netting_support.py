@@ -74,7 +74,7 @@ class NettingPair:
         seller.write(lambda tx: seller.payments.post(tx, each))
         self.pass_on()
 
-    def pass_on(self, drop: Callable[[dict[str, Any]], bool] = lambda _: False) -> None:
+    def pass_on(self) -> None:
         """Deliver all that is sent, until nothing more is."""
         while self.munich.sent() or self.vienna.sent():
             self.pass_on_from(self.munich, self.vienna)

@@ -198,11 +198,11 @@ class LedgerMachine(RuleBasedStateMachine):
                 assert resolution is not None
                 self.do(sale.buyer_city, resolution)
 
-    @rule(city=CITY, to=st.integers(1, 2))
+    @rule(city=CITY, to=OTHER_CITY)
     def propose(self, city: str, to: int) -> None:
         self.do(city, ProposeNow(CITIES[(CITIES.index(city) + to) % 3]))
 
-    @rule(city=CITY, to=st.integers(1, 2), run=st.integers(1, 2))
+    @rule(city=CITY, to=OTHER_CITY, run=st.integers(1, 2))
     def pay(self, city: str, to: int, run: int) -> None:
         self.do(city, Pay(CITIES[(CITIES.index(city) + to) % 3], self.number(), run, "SEPA"))
 
