@@ -151,19 +151,19 @@ class Settlements:
         link = own_id("settlement", transaction.seller, transaction.transaction_id)
         at_ms = self._ledger.now(tx)
         settlement = Settlement(
-            transaction.seller,
-            transaction.transaction_id,
-            SettlementState.HELD,
-            transaction.buyer,
-            transaction.subject_id,
-            payer.id,
-            distribution.total_minor,
-            distribution.lines,
-            link,
-            0,
-            0,
-            at_ms,
-            None,
+            seller_node=transaction.seller,
+            transaction_id=transaction.transaction_id,
+            state=SettlementState.HELD,
+            buyer_node=transaction.buyer,
+            subject=transaction.subject_id,
+            payer=payer.id,
+            total_minor=distribution.total_minor,
+            lines=distribution.lines,
+            link=link,
+            bonus_minor=0,
+            bonus_due_minor=0,
+            held_at_ms=at_ms,
+            ended_at_ms=None,
         )
         settlement_tables.insert(tx, settlement)
         for line, amount_minor in distribution.lines.items():

@@ -77,6 +77,16 @@ class Prepare:
     lines: Sequence[Crossing]
     issue_days: Sequence[Part]
 
+    @property
+    def payer_minor(self) -> int:
+        """What crosses in all, in the payer's currency."""
+        return sum(each.payer_minor for each in self.lines)
+
+    @property
+    def payee_minor(self) -> int:
+        """The same in the payee's."""
+        return sum(each.payee_minor for each in self.lines)
+
 
 def settlement_id(payee: str, transaction_id: str) -> str:
     """What the settlement of a transaction of the payee's is called: a name that no other city can take."""

@@ -92,8 +92,7 @@ class PayeeSide:
             lines,
         )
         opened, body = payee_opens(), dump_json(request_json(request, self._ledger.node.context_url))
-        state, transaction_id = opened.payee.state, transaction.transaction_id
-        opening = Opening(name, Side.PAYEE, state, transaction_id, None, None, body, None, 0, 0)
+        opening = Opening(name, Side.PAYEE, opened.payee.state, transaction.transaction_id, request=body)
         clearance = tables.insert(tx, opening, self._clock.now_ms())
         self._telling.record(tx, clearance, clearance.state)
         self._telling.say(tx, clearance, opened.say, expects=True)
@@ -126,9 +125,7 @@ class PayeeSide:
         if prepare is None or fault is not None:
             self._step(tx, known, PayeeEvent.PREPARE_UNFIT, fault)
             return
-        payer_minor = sum(each.payer_minor for each in prepare.lines)
-        payee_minor = sum(each.payee_minor for each in prepare.lines)
-        tables.note_prepared(tx, known.number, document.received, payer_minor, payee_minor)
+        tables.note_prepared(tx, known.number, document.received, prepare.payer_minor, prepare.payee_minor)
         self._step(tx, self._require(tx, name), PayeeEvent.PREPARE)
 
     def decided(self, tx: Tx, name: Name, document: Document) -> None:
@@ -158,8 +155,7 @@ class PayeeSide:
             return "bad_amount"
         request = _request_of(known)
         fault = fault_of_prepare(prepare, request, day_of(self._ledger.now(tx)))
-        coming_minor = sum(each.payee_minor for each in prepare.lines)
-        return fault or self._postings.fault_of_reserve(tx, request, coming_minor)
+        return fault or self._postings.fault_of_reserve(tx, request, prepare.payee_minor)
 
     def _require(self, tx: Tx, name: Name) -> Clearance:
         known = tables.find(tx, name.payer, name.id)

@@ -85,7 +85,7 @@ class PayerSide:
         if known is None:
             _check_id(name, document)
             opened, transaction_id = payer_opens(held=False), document.value["transaction"]
-            opening = Opening(name, Side.PAYER, opened.payer.state, transaction_id, "unknown", None, None, None, 0, 0)
+            opening = Opening(name, Side.PAYER, opened.payer.state, transaction_id, reason="unknown")
             self._keep(tx, opening, opened)
             return
         asks = document.value.get("asks")
@@ -116,20 +116,19 @@ class PayerSide:
         prepare, payer_minor, payee_minor = None, 0, 0
         if fault is None:
             held = self._postings.hold(tx, request)
-            payer_minor = sum(each.payer_minor for each in held.lines)
-            payee_minor = sum(each.payee_minor for each in held.lines)
+            payer_minor, payee_minor = held.payer_minor, held.payee_minor
             prepare = dump_json(prepare_json(held, self._ledger.node.context_url))
         opening = Opening(
             request.name,
             Side.PAYER,
             opened.payer.state,
             request.transaction_id,
-            fault,
-            bid,
-            received,
-            prepare,
-            payer_minor,
-            payee_minor,
+            reason=fault,
+            bid=bid,
+            request=received,
+            prepare=prepare,
+            payer_minor=payer_minor,
+            payee_minor=payee_minor,
         )
         self._keep(tx, opening, opened)
 

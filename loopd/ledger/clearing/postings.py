@@ -57,16 +57,17 @@ class Postings:
         """Hold what the buyer pays, without an end; gives what to prepare at the other side."""
         ledger, at_ms = self._ledger, self._ledger.now(tx)
         lines, peer = self._crossings(request), request.name.payee
+        buyer = ledger.require(tx, request.buyer_account)
         clearing = ledger.require(tx, accounts.clearing_id(peer, ledger.node.node_id))
         issue_days: list[Part] = []
         for each in lines:
-            number = self._pend(tx, request.name, each.line, (request.buyer_account, clearing), each.payer_minor, at_ms)
+            number = self._pend(tx, request.name, each.line, (buyer, clearing), each.payer_minor, at_ms)
             if each.line is Line.SELLER:
                 issue_days = lot_tables.held_parts(tx, number)
         import_minor = self._import_minor(request)
         if import_minor:
             fund = ledger.require(tx, accounts.fund_id(Fund.COMMUNITY, ledger.node.node_id))
-            self._pend(tx, request.name, Line.BUYER_COMMUNITY, (request.buyer_account, fund), import_minor, at_ms)
+            self._pend(tx, request.name, Line.BUYER_COMMUNITY, (buyer, fund), import_minor, at_ms)
         terms = ledger.terms
         return Prepare(request.name, terms.currency_code, terms.exchange_rate, lines, issue_days)
 
@@ -99,10 +100,10 @@ class Postings:
     def reserve(self, tx: Tx, request: Request, prepare: Prepare) -> None:
         """Reserve what comes in, without an end."""
         ledger, at_ms = self._ledger, self._ledger.now(tx)
-        clearing_id = accounts.clearing_id(request.name.payer, ledger.node.node_id)
+        clearing = ledger.require(tx, accounts.clearing_id(request.name.payer, ledger.node.node_id))
         for each in prepare.lines:
             payee = ledger.require(tx, ledger.payee_of(each.line, request.seller_account))
-            self._pend(tx, request.name, each.line, (clearing_id, payee), each.payee_minor, at_ms)
+            self._pend(tx, request.name, each.line, (clearing, payee), each.payee_minor, at_ms)
 
     # At both
 
@@ -137,18 +138,11 @@ class Postings:
         return None if account.role is Role.HOLDER else Fault.RESERVED_ACCOUNT.reason
 
     def _pend(
-        self, tx: Tx, name: Name, line: Line, accounts_of: tuple[str, Account], amount_minor: int, at_ms: int
+        self, tx: Tx, name: Name, line: Line, sides: tuple[Account, Account], amount_minor: int, at_ms: int
     ) -> int:
-        payer_id, payee = accounts_of
-        movement = Movement(
-            line_id(name, line),
-            Kind.SETTLEMENT,
-            self._ledger.require(tx, payer_id),
-            payee,
-            amount_minor,
-            own_digest("clearing", name.payer, name.id, line),
-            link=link_of(name),
-        )
+        """Hold a line from payer to payee; gives the number of its transfer."""
+        digest = own_digest("clearing", name.payer, name.id, line)
+        movement = Movement(line_id(name, line), Kind.SETTLEMENT, *sides, amount_minor, digest, link=link_of(name))
         return self._ledger.write(tx, movement, at_ms, pending=True).number
 
 

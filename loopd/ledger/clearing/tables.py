@@ -68,18 +68,18 @@ class Clearance:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A settlement that this node hears of for the first time."""
+    """A settlement that this node hears of for the first time; see `Clearance`."""
 
     name: Name
     side: Side
     state: str
-    transaction_id: str | None
-    reason: str | None
-    bid: str | None
-    request: bytes | None
-    prepare: bytes | None
-    payer_minor: int
-    payee_minor: int
+    transaction_id: str
+    reason: str | None = None
+    bid: str | None = None
+    request: bytes | None = None
+    prepare: bytes | None = None
+    payer_minor: int = 0
+    payee_minor: int = 0
 
 
 def find(source: RowSource, payer_node: str, settlement_id: str) -> Clearance | None:

@@ -65,14 +65,8 @@ class SettledSale:
     @property
     def payment(self) -> Payment:
         """What crossed."""
-        name, lines = self.request.name, self.prepare.lines
-        return Payment(
-            name.payer,
-            name.payee,
-            sum(each.payer_minor for each in lines),
-            sum(each.payee_minor for each in lines),
-            self.request.exchange_rate,
-        )
+        name, prepare = self.request.name, self.prepare
+        return Payment(name.payer, name.payee, prepare.payer_minor, prepare.payee_minor, self.request.exchange_rate)
 
 
 @dataclass(frozen=True, slots=True)
