@@ -16,7 +16,16 @@ from loopd.ledger.dates import DAY_MS
 from loopd.ledger.movements import Account, Kind, Movement, Phase
 from loopd.ledger.netting import tables
 from loopd.ledger.netting.documents import Notice, answer_json, notice_json, read_notice
-from loopd.ledger.netting.rules import DischargeSide, DischargeState, KeptClaim, Method, RunState, owed_minor
+from loopd.ledger.netting.rules import (
+    DischargeSide,
+    DischargeState,
+    KeptClaim,
+    Method,
+    RunState,
+    fault_of_payment,
+    owed_minor,
+    paid_together,
+)
 from loopd.ledger.netting.tables import Discharge, Run
 from loopd.ledger.netting.telling import NettingTelling
 from loopd.ledger.orders import own_digest, own_id
@@ -25,7 +34,7 @@ from loopd.ledger.service import Ledger
 from loopd.protocol.documents import Document
 from loopd.protocol.errors import Conflict, Invalid, NotFound
 from loopd.protocol.json_text import dump_json
-from loopd.protocol.limits import DISCHARGE_RUNS_MAX, DISCHARGES_DENIED_PER_DAY_MAX
+from loopd.protocol.limits import DISCHARGES_DENIED_PER_DAY_MAX
 
 # Where what two cities owe each other is the same, nothing is paid, and nothing is to be said.
 _NOTHING_PAID: Final = "even"
@@ -160,11 +169,7 @@ class Discharges:
             raise NotFound("unknown_run", "There is no such run with that node.")
         if run.state is not RunState.AGREED:
             raise Conflict("not_agreed", "Both cities sign a run before anything is paid for it.")
-        waiting = tables.open_claims(source, peer)
-        if run.method is Method.CLEARING:
-            carried = [each for each in waiting if each.method is Method.CLEARING and each.run <= run.run]
-            return carried[:DISCHARGE_RUNS_MAX]
-        return [each for each in waiting if each.run == run.run and each.debtor == self._home]
+        return paid_together(run.method, run.run, self._home, tables.open_claims(source, peer))
 
     def _take(self, tx: Tx, notice: Notice) -> Discharge:
         """An announcement that is new: kept as it came, or denied where it does not fit."""
@@ -193,12 +198,8 @@ class Discharges:
             claims += [each for each in named if run.method is Method.CLEARING or each.debtor == notice.debtor]
         if len(set(notice.runs)) != len(notice.runs):
             return [], "other_runs"
-        if any(each.discharge is not None for each in claims):
-            return [], "in_discharge"
-        expected_minor = owed_minor(notice.debtor, claims)
-        if expected_minor <= 0:
-            return [], "not_debtor"
-        return (claims, None) if expected_minor == notice.backing_minor else ([], "other_amount")
+        fault = fault_of_payment(notice.debtor, notice.backing_minor, claims)
+        return (claims, None) if fault is None else ([], fault)
 
     def _paid(self, sides: tuple[str, str], discharge_id: str, reference: str, claims: Sequence[KeptClaim]) -> Notice:
         """A payment of claims, from debtor to creditor."""

@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Final
 
 from loopd.ledger.dates import DAY_MS
+from loopd.protocol.limits import DISCHARGE_RUNS_MAX
 
 _HOUR_MS: Final = 3_600_000
 _WEEK_MS: Final = 7 * DAY_MS
@@ -160,6 +161,27 @@ def claims_of(method: Method, nodes: tuple[str, str], payments: Sequence[Payment
 def owed_minor(debtor: str, claims: Iterable[KeptClaim]) -> int:
     """What `debtor` owes by claims between the same two nodes, the other's debts set off; below zero it is owed."""
     return sum(each.backing_minor if each.debtor == debtor else -each.backing_minor for each in claims)
+
+
+def paid_together(method: Method, run: int, debtor: str, waiting: Iterable[KeptClaim]) -> list[KeptClaim]:
+    """Which of the claims that wait one payment for a run discharges; `waiting` are in the order of their runs.
+
+    With `clearing` all that is carried up to that run, as much as one payment may; else what `debtor` owes by that run.
+    """
+    if method is Method.CLEARING:
+        carried = [each for each in waiting if each.method is Method.CLEARING and each.run <= run]
+        return carried[:DISCHARGE_RUNS_MAX]
+    return [each for each in waiting if each.run == run and each.debtor == debtor]
+
+
+def fault_of_payment(debtor: str, stated_minor: int, claims: Sequence[KeptClaim]) -> str | None:
+    """Why `debtor` cannot have paid so much for these claims: `in_discharge`, `not_debtor`, `other_amount`."""
+    if any(each.discharge is not None for each in claims):
+        return "in_discharge"
+    expected_minor = owed_minor(debtor, claims)
+    if expected_minor <= 0:
+        return "not_debtor"
+    return None if expected_minor == stated_minor else "other_amount"
 
 
 def _claim(nodes: tuple[str, str], payments: Iterable[Payment]) -> Claim:

@@ -8,7 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loopd.ledger.netting.rules import Claim, Method, Payment, Period, claims_of, closes_at, may_propose_again, proposes
+from loopd.ledger.netting.rules import (
+    Claim,
+    KeptClaim,
+    Method,
+    Payment,
+    Period,
+    claims_of,
+    closes_at,
+    fault_of_payment,
+    may_propose_again,
+    owed_minor,
+    paid_together,
+    proposes,
+)
+from loopd.protocol.limits import DISCHARGE_RUNS_MAX
 
 NODES = ("munich.loop", "vienna.loop")
 RATES = {"munich.loop": Decimal("1"), "vienna.loop": Decimal("1.3")}
@@ -92,6 +106,43 @@ def test_even_payments_leave_the_cents_of_their_ceilings() -> None:
     assert claims_of(Method.NETTING, NODES, payments) == [
         Claim("munich.loop", "vienna.loop", 0, {"munich.loop": 1, "vienna.loop": 1})
     ]
+
+
+def kept(run: int, method: Method, debtor: str, backing_minor: int, discharge: int | None = None) -> KeptClaim:
+    creditor = NODES[1 - NODES.index(debtor)]
+    return KeptClaim(run, run, method, debtor, creditor, backing_minor, 0, discharge)
+
+
+def test_one_payment_is_for_all_that_is_carried_or_for_one_run_alone() -> None:
+    munich, vienna = NODES
+    carried = [kept(1, Method.CLEARING, munich, 50), kept(3, Method.CLEARING, vienna, 20)]
+    gross = [kept(2, Method.GROSS, munich, 7), kept(2, Method.GROSS, vienna, 9)]
+    later = kept(4, Method.CLEARING, munich, 5)
+    waiting = [carried[0], *gross, carried[1], later]
+    assert paid_together(Method.CLEARING, 3, munich, waiting) == carried
+    assert paid_together(Method.GROSS, 2, vienna, waiting) == [gross[1]]
+    assert (owed_minor(munich, carried), owed_minor(vienna, carried)) == (30, -30)
+
+
+def test_one_payment_is_for_so_many_runs_the_oldest_first() -> None:
+    waiting = [kept(run, Method.CLEARING, NODES[0], 1) for run in range(1, DISCHARGE_RUNS_MAX + 3)]
+    found = paid_together(Method.CLEARING, DISCHARGE_RUNS_MAX + 2, NODES[0], waiting)
+    assert found == waiting[:DISCHARGE_RUNS_MAX]
+
+
+@pytest.mark.parametrize(
+    ("debtor", "stated_minor", "discharge", "fault"),
+    [
+        (NODES[0], 50, None, None),
+        (NODES[0], 49, None, "other_amount"),
+        (NODES[1], 50, None, "not_debtor"),
+        (NODES[1], 49, 1, "in_discharge"),
+    ],
+)
+def test_a_payment_is_of_what_the_claims_come_to(
+    debtor: str, stated_minor: int, discharge: int | None, fault: str | None
+) -> None:
+    assert fault_of_payment(debtor, stated_minor, [kept(1, Method.NETTING, NODES[0], 50, discharge)]) == fault
 
 
 amounts = st.integers(min_value=0, max_value=10**9)
