@@ -50,7 +50,7 @@ def due_lots(source: RowSource, account: int, until_ms: int) -> list[tuple[Lot, 
 
 
 def set_due(tx: Tx, account: int, issue_day: int, due_ms: int) -> None:
-    """Say from when on a lot's boundaries have not been charged."""
+    """Set the moment from which on a lot's boundaries are still to be charged."""
     tx.execute(
         "UPDATE ledger_lot SET due_ms = ? WHERE account = ? AND issue_day = ? AND due_ms <> ?",
         (due_ms, account, issue_day, due_ms),
@@ -130,7 +130,10 @@ def count_pending(source: RowSource, account: int, limit: int) -> int:
 
 
 def due_accounts(source: RowSource, until_ms: int, limit: int) -> list[int]:
-    """Accounts on which something is due, those that waited longest first: of so many lots, and of so many holds."""
+    """Accounts on which something is due, those that waited longest first.
+
+    At most `limit` lots and `limit` holds are read for it: when a whole city ages at once, that is a part of it.
+    """
     rows = source.all(
         "SELECT account FROM (SELECT account, due_ms FROM (SELECT account, due_ms FROM ledger_lot "
         "WHERE due_ms <= :until AND amount_minor > held_minor ORDER BY due_ms LIMIT :limit) UNION ALL "

@@ -82,7 +82,7 @@ class Postings:
         return self._fault_of_holder(tx, seller_account)
 
     def fault_of_reserve(self, tx: Tx, request: Request, coming_minor: int) -> str | None:
-        """Why it cannot be taken in: the seller's account, `over_credit`, `over_cap` or `under_reserve`."""
+        """Why so much cannot be taken in: as `fault_of_sale`, or `over_credit`, `over_cap`, `under_reserve`."""
         fault = self.fault_of_sale(tx, request.seller_account, request.name.payer)
         clearing = self.clearing_account(tx, request.name.payer)
         if fault is not None or clearing is None:
