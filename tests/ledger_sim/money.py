@@ -224,9 +224,7 @@ class Money:
         for day, part in hold.parts.items():
             left = part
             for midnight in range((hold.at_ms // DAY_MS + 1) * DAY_MS, self.now_ms + 1, DAY_MS):
-                if (turned := _months_turned(day, midnight // DAY_MS)) and turned >= _first_loss(
-                    self._terms_at(midnight)
-                ):
+                if _months_turned(day, midnight // DAY_MS) >= _first_loss(self._terms_at(midnight)):
                     left = self._kept(left, midnight)
             self._add(self.community, 0, part - left)
             self._add(hold.payer, day, left)
