@@ -438,8 +438,7 @@ class Node:
     def _request_answered(self, tx: Tx, reference: str, status: int, reason: str) -> None:
         """Tell whoever queued a request how it was answered; each knows its own by the reference."""
         self._exchange.request_answered(tx, reference, status, reason)
-        self._ledger.clearing.request_answered(tx, reference, status, reason)
-        self._ledger.netting.request_answered(reference, status, reason)
+        self._ledger.request_answered(tx, reference, status, reason)
 
     async def _peer_contacted(self, node: KnownNode, requests: NodeRequests) -> None:
         """A peer answered: what else is wanted of it?"""

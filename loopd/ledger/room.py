@@ -2,7 +2,7 @@
 
 from loopd.audit.service import AuditLog
 from loopd.clock import Clock
-from loopd.database import Database
+from loopd.database import Database, Tx
 from loopd.due import DueTimer
 from loopd.ledger.clearing.ports import Bids, Outbox, Sales
 from loopd.ledger.clearing.reconciling import Reconciling, StatementReads
@@ -60,3 +60,8 @@ class LedgerRoom:
         """End the work in the background."""
         await self._due.stop()
         await self._between.stop()
+
+    def request_answered(self, tx: Tx, reference: str, status: int, reason: str) -> None:
+        """Tell whoever queued a request how it was answered; each knows its own by the reference."""
+        self.clearing.request_answered(tx, reference, status, reason)
+        self.netting.request_answered(reference, status, reason)

@@ -28,6 +28,7 @@ from loopd.ledger.clearing.payee import PayeeSide
 from loopd.ledger.clearing.payer import PayerSide
 from loopd.ledger.clearing.rules import Decision, Misstep
 from loopd.ledger.clearing.tables import Clearance, Side
+from loopd.ledger.clearing.telling import REFERENCE
 from loopd.ledger.clearing.views import clearance_json, entity_json
 from loopd.ledger.movements import Account
 from loopd.ledger.service import Ledger
@@ -85,10 +86,12 @@ class Clearing:
             raise
 
     def request_answered(self, tx: Tx, reference: str, status: int, reason: str) -> None:
-        """What another node finally answered a message of this one with; what it did not take is told again."""
+        """How another node finally answered a message of this one: where it refuses to hold money, a sale may be off.
+
+        What merely did not arrive is said again.
+        """
         prefix, _, number = reference.partition(":")
-        # What merely did not arrive is said again.
-        if prefix != "settlement" or status // 100 != 4:
+        if prefix != REFERENCE or status // 100 != 4:
             return
         clearance = tables.find_by_number(tx, int(number))
         log.warning("settlement_not_taken", reference=reference, status=status, reason=reason)

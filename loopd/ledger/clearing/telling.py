@@ -21,6 +21,8 @@ from loopd.ledger.clearing.tables import Clearance, Side
 from loopd.ledger.ports import Events, HomeNode
 from loopd.protocol.json_text import JSON, dump_json
 
+# How references of its requests begin; a settlement's own number follows.
+REFERENCE: Final = "settlement"
 _REMIND_FIRST_MS: Final = 30_000
 _REMIND_MAX_MS: Final = 3_600_000
 # What becomes of such a message is of no interest.
@@ -48,7 +50,7 @@ class Telling:
         delay_ms = reminder_delay_ms(clearance.reminders)
         if say is not None:
             body = self._body(clearance, say)
-            reference = f"settlement:{clearance.number}"
+            reference = f"{REFERENCE}:{clearance.number}"
             self._outbox.enqueue(tx, clearance.peer, SETTLEMENT_PATH, body, now_ms + delay_ms, reference)
         tables.remind_at(tx, clearance.number, now_ms + delay_ms if expects else None, clearance.reminders + 1)
 
