@@ -38,6 +38,7 @@ def parse_timestamp(text: str) -> int:
 def format_timestamp(timestamp_ms: int) -> str:
     """`2026-11-21T04:10:00Z`, with three digits of fraction only where there is one."""
     moment = _EPOCH + timedelta(milliseconds=timestamp_ms)
-    text = moment.strftime("%Y-%m-%dT%H:%M:%S")
+    # Not strftime: of a year before 1000 its %Y has fewer than four digits.
+    text = moment.replace(tzinfo=None).isoformat(timespec="seconds")
     fraction_ms = timestamp_ms % 1000
     return f"{text}.{fraction_ms:03d}Z" if fraction_ms else f"{text}Z"

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from loopd.protocol.timestamps import format_timestamp, parse_timestamp
 
-MOMENTS_MS = st.integers(0, 253_402_300_799_999)  # to the end of the year 9999
+# From the beginning of the year 1 to the end of the year 9999.
+MOMENTS_MS = st.integers(-62_135_596_800_000, 253_402_300_799_999)
 
 
 @given(MOMENTS_MS)
@@ -37,6 +38,11 @@ def test_any_offset_is_the_same_moment_in_utc(moment: datetime) -> None:
 )
 def test_forms_of_a_timestamp(text: str, moment_ms: int) -> None:
     assert parse_timestamp(text) == moment_ms
+
+
+def test_a_year_has_four_digits() -> None:
+    assert format_timestamp(-62_135_596_800_000) == "0001-01-01T00:00:00Z"
+    assert format_timestamp(-30_610_224_000_001) == "0999-12-31T23:59:59.999Z"
 
 
 @pytest.mark.parametrize(
