@@ -17,7 +17,7 @@ from loopd.ledger.service import Ledger
 from loopd.protocol.errors import Invalid
 from loopd.protocol.limits import LIST_LIMIT_MAX
 from loopd.protocol.money import amount_json
-from loopd.protocol.timestamps import format_timestamp, parse_timestamp
+from loopd.protocol.timestamps import format_timestamp, parse_utc_timestamp
 
 _NOUN: Final = "LoopCoin"
 _ACCOUNT: Final = "/api/v1/loopcoin/accounts/{id}"
@@ -143,9 +143,8 @@ class LoopCoinRoutes:
 def _moment(text: str, now_ms: int) -> int:
     """A past moment: what a balance will be, nobody knows who does not know what is paid until then."""
     try:
-        moment_ms = parse_timestamp(text)
-        format_timestamp(moment_ms)
-    except (ValueError, OverflowError):
+        moment_ms = parse_utc_timestamp(text)
+    except ValueError:
         moment_ms = now_ms + 1
     if moment_ms > now_ms:
         raise Invalid("bad_time", "at is a past date-time, ISO 8601 with a time zone.", {"parameter": "at"})

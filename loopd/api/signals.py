@@ -5,7 +5,7 @@ from loopd.api.requests import Request
 from loopd.api.routes import LIMIT, QueryParameter, Route, Scope, Success
 from loopd.database import Database
 from loopd.protocol.errors import Invalid
-from loopd.protocol.timestamps import format_timestamp, parse_timestamp
+from loopd.protocol.timestamps import parse_utc_timestamp
 from loopd.signals.service import Signals
 
 
@@ -63,9 +63,8 @@ class SignalRoutes:
         if at is None:
             return entity_answer(self._signals.published(self._database.points))
         try:
-            moment_ms = parse_timestamp(at)
-            format_timestamp(moment_ms)
-        except (ValueError, OverflowError):
+            moment_ms = parse_utc_timestamp(at)
+        except ValueError:
             raise Invalid("bad_time", "at is an ISO 8601 date-time with a time zone.", {"parameter": "at"}) from None
         return entity_answer(self._signals.published_at(self._database.points, moment_ms))
 

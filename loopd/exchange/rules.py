@@ -19,7 +19,7 @@ from loopd.protocol.loopcost import LoopCost, cross_node_cost, distance_in_cost,
 from loopd.protocol.money import MINOR_PER_LC, parse_amount
 from loopd.protocol.quantity import Quantity, parse_quantity
 from loopd.protocol.subjects import SubjectKind
-from loopd.protocol.timestamps import format_timestamp, parse_timestamp
+from loopd.protocol.timestamps import parse_utc_timestamp
 from loopd.protocol.vocabulary import DEFAULT_SIGNAL
 from loopd.signals.rules import SignalReading
 
@@ -351,12 +351,9 @@ def account_in(document: bytes, node_id: str) -> str | None:
 def read_moment(value: Mapping[str, Any], key: str) -> int:
     """A timestamp of a document; Invalid (400) `bad_time` with its pointer."""
     try:
-        moment_ms = parse_timestamp(value[key])
-        # An offset can push the year out of 1 to 9999.
-        format_timestamp(moment_ms)
-    except (TypeError, ValueError, OverflowError):
+        return parse_utc_timestamp(value[key])
+    except (TypeError, ValueError):
         raise invalid("bad_time", f"/{key}", "a time is ISO 8601 with a zone, in the years 1 to 9999") from None
-    return moment_ms
 
 
 def read_validity(value: Mapping[str, Any], now_ms: int) -> int | None:

@@ -6,6 +6,8 @@ from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+_FIRST_MS = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
+_LAST_MS = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
 _DATE_TIME = re.compile(
     r"(\d{4})-(\d{2})-(\d{2})[Tt](\d{2}):(\d{2}):(\d{2})(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
 )
@@ -33,6 +35,17 @@ def parse_timestamp(text: str) -> int:
             raise ValueError("a time zone's offset is at most 23:59")
         offset_minutes = (hours * 60 + minutes) * (-1 if zone[0] == "-" else 1)
     return (moment - _EPOCH) // _MILLISECOND + millisecond - offset_minutes * 60_000
+
+
+def parse_utc_timestamp(text: str) -> int:
+    """The same, of a moment that `format_timestamp` can tell again: in the years 1 to 9999 of UTC.
+
+    An offset can push a time out of them. ValueError then, and as `parse_timestamp`.
+    """
+    timestamp_ms = parse_timestamp(text)
+    if not _FIRST_MS <= timestamp_ms <= _LAST_MS:
+        raise ValueError("a time lies in the years 1 to 9999 of UTC")
+    return timestamp_ms
 
 
 def format_timestamp(timestamp_ms: int) -> str:

@@ -14,7 +14,7 @@ from loopd.protocol.ids import SUBJECT_ID_MAX_CHARACTERS, is_material_id, is_pro
 from loopd.protocol.lifecycle import MATERIAL_STATUS
 from loopd.protocol.quantity import Quantity, parse_quantity, quantity_in
 from loopd.protocol.subjects import Subject, SubjectKind, SubjectState
-from loopd.protocol.timestamps import parse_timestamp
+from loopd.protocol.timestamps import parse_utc_timestamp
 
 MATERIAL_TYPE = "MaterialDNA"
 PRODUCT_TYPE = "ProductDNA"
@@ -29,9 +29,6 @@ CATEGORY_KEY: Mapping[SubjectKind, str] = {SubjectKind.MATERIAL: "category", Sub
 
 # 10^15 t in kilograms has 19 digits before the point, a billionth of a gram in kilograms 12 behind it.
 BASE_QUANTITY_FORMAT = "032.12f"
-
-_FIRST_MOMENT_MS = parse_timestamp("0001-01-01T00:00:00Z")
-_LAST_MOMENT_MS = parse_timestamp("9999-12-31T23:59:59.999Z")
 
 # The usual beginning of a document in LOOP's own terms.
 _PLAIN_BEGINNING = re.compile(rb'\s*\{\s*"@context"\s*:\s*"')
@@ -145,13 +142,9 @@ def _quantity(stated: Mapping[str, Any]) -> Quantity:
 
 def _moment(value: Mapping[str, Any], key: str) -> int:
     try:
-        moment_ms = parse_timestamp(value[key])
+        return parse_utc_timestamp(value[key])
     except ValueError:
-        moment_ms = None
-    # An offset can push a time out of the years that can be written.
-    if moment_ms is None or not _FIRST_MOMENT_MS <= moment_ms <= _LAST_MOMENT_MS:
-        raise _invalid("bad_time", f"/{key}", "a time lies in the years 1 to 9999 of UTC")
-    return moment_ms
+        raise _invalid("bad_time", f"/{key}", "a time lies in the years 1 to 9999 of UTC") from None
 
 
 def _location(stated: Mapping[str, Decimal | int] | None) -> Location | None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from loopd.protocol.errors import Invalid
 from loopd.protocol.loopcost import BASIS_POINTS, signal_basis_points
-from loopd.protocol.timestamps import format_timestamp, parse_timestamp
+from loopd.protocol.timestamps import format_timestamp, parse_utc_timestamp
 
 TYPE: Final = "LoopSignalConfig"
 
@@ -129,12 +129,9 @@ def end_of(stated_ms: int) -> int:
 
 def _moment(value: Mapping[str, Any], key: str) -> int:
     try:
-        moment_ms = parse_timestamp(value[key])
-        # An offset can push the year out of 1 to 9999.
-        format_timestamp(moment_ms)
-    except (ValueError, OverflowError):
+        return parse_utc_timestamp(value[key])
+    except ValueError:
         raise _invalid("bad_time", f"/{key}", "a time lies in the years 1 to 9999 of UTC") from None
-    return moment_ms
 
 
 def _invalid(reason: str, pointer: str, message: str) -> Invalid:

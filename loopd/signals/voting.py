@@ -14,7 +14,7 @@ from loopd.database.writer import Tx
 from loopd.protocol.documents import Document
 from loopd.protocol.errors import Conflict, Forbidden, Invalid, NotFound
 from loopd.protocol.limits import SIGNAL_VOTE_LATE_MS, SIGNAL_VOTE_MAX_MS, VOTE_ID_MAX_CHARACTERS, VOTE_ROLL_MAX
-from loopd.protocol.timestamps import format_timestamp, parse_timestamp
+from loopd.protocol.timestamps import format_timestamp, parse_utc_timestamp
 from loopd.signals import ballot_tables, tables, vote_tables
 from loopd.signals.ballots import BALLOT_KEY_BYTES, Choice, Receipt, RollEntry, credential_hash, make_receipt
 from loopd.signals.governance import (
@@ -382,9 +382,8 @@ def _window(value: Mapping[str, Any], now_ms: int) -> tuple[int, int]:
     moments = []
     for name in ("voting_opens", "voting_closes"):
         try:
-            moments.append(parse_timestamp(value[name]))
-            format_timestamp(moments[-1])
-        except (ValueError, OverflowError):
+            moments.append(parse_utc_timestamp(value[name]))
+        except ValueError:
             raise refused("bad_time", f"/{name}", "a time lies in the years 1 to 9999 of UTC") from None
     opens_ms, closes_ms = moments
     if opens_ms < now_ms - SIGNAL_VOTE_LATE_MS:

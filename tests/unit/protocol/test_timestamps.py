@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loopd.protocol.timestamps import format_timestamp, parse_timestamp
+from loopd.protocol.timestamps import format_timestamp, parse_timestamp, parse_utc_timestamp
 
 # From the beginning of the year 1 to the end of the year 9999.
 MOMENTS_MS = st.integers(-62_135_596_800_000, 253_402_300_799_999)
@@ -71,3 +71,15 @@ def test_what_is_no_timestamp(text: str) -> None:
 def test_a_fraction_is_written_only_where_there_is_one() -> None:
     assert format_timestamp(1_748_332_800_000) == "2025-05-27T08:00:00Z"
     assert format_timestamp(1_748_332_800_050) == "2025-05-27T08:00:00.050Z"
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z", "9999-12-31T23:59:59+00:01"])
+def test_a_moment_that_can_be_told_again(text: str) -> None:
+    moment_ms = parse_utc_timestamp(text)
+    assert parse_timestamp(format_timestamp(moment_ms)) == moment_ms == parse_timestamp(text)
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01", "2025-05-27"])
+def test_a_moment_that_no_text_of_utc_tells(text: str) -> None:
+    with pytest.raises(ValueError, match=r"years 1 to 9999|not an ISO 8601"):
+        parse_utc_timestamp(text)
