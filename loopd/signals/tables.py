@@ -15,6 +15,10 @@ from loopd.signals.watch import Oddity, Remark
 # Of each node: the one in force, the next, and the last of before, for as long as nothing newer has begun.
 CONFIGURATIONS_PER_NODE = 3
 
+_CONFIGURATION = "SELECT node_id, valid_from_ms, valid_until_ms, signals FROM signal_configuration"
+# What is kept of all other nodes.
+ALL_CONFIGURATIONS = f"{_CONFIGURATION} ORDER BY node_id, valid_from_ms"
+
 
 def save(tx: Tx, configuration: SignalConfiguration, fetched_at_ms: int) -> None:
     """Keep a fetched configuration; one that begins at the same moment is replaced, the oldest beyond three go."""
@@ -40,13 +44,10 @@ def save(tx: Tx, configuration: SignalConfiguration, fetched_at_ms: int) -> None
 def configuration_in_force(source: RowSource, node_id: str, now_ms: int) -> SignalConfiguration | None:
     """The configuration of a node with the latest start that has come."""
     row = source.one(
-        "SELECT valid_from_ms, valid_until_ms, signals FROM signal_configuration"
-        " WHERE node_id = ? AND valid_from_ms <= ? ORDER BY valid_from_ms DESC LIMIT 1",
+        f"{_CONFIGURATION} WHERE node_id = ? AND valid_from_ms <= ? ORDER BY valid_from_ms DESC LIMIT 1",
         (node_id, now_ms),
     )
-    if row is None:
-        return None
-    return SignalConfiguration(node_id, json.loads(row["signals"]), row["valid_from_ms"], row["valid_until_ms"])
+    return None if row is None else configuration_of(row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +56,6 @@ class Fetched:
 
     at_ms: int
     known_until_ms: int
-
-
-# What is kept of all other nodes.
-ALL_CONFIGURATIONS = (
-    "SELECT node_id, valid_from_ms, valid_until_ms, signals FROM signal_configuration ORDER BY node_id, valid_from_ms"
-)
 
 
 def configuration_of(row: sqlite3.Row) -> SignalConfiguration:
@@ -80,11 +75,7 @@ def last_fetched(source: RowSource, node_id: str) -> Fetched | None:
 
 def known_configurations(source: RowSource, node_id: str) -> list[SignalConfiguration]:
     """What is kept of another node's configurations, in order of their start."""
-    rows = source.all(
-        "SELECT node_id, valid_from_ms, valid_until_ms, signals FROM signal_configuration WHERE node_id = ?"
-        " ORDER BY valid_from_ms",
-        (node_id,),
-    )
+    rows = source.all(f"{_CONFIGURATION} WHERE node_id = ? ORDER BY valid_from_ms", (node_id,))
     return [configuration_of(row) for row in rows]
 
 
