@@ -35,6 +35,9 @@ from loopd.protocol.vocabulary import Feature
 FUNDS_REFUSED: Final = "funds_refused"
 # A bid that had ended before is told of to nobody.
 _OUTCOME_EVENTS: Final = {BidState.SELECTED: EventKind.BID_SELECTED, BidState.DECLINED: EventKind.BID_DECLINED}
+# The versions of what a bidder is told: the selection's word, and the one after it where the money does not come.
+_DECIDED: Final = 1
+_DECIDED_ANEW: Final = 2
 
 log = structlog.get_logger(__name__)
 
@@ -135,7 +138,7 @@ class Selecting:
             return
         tables.set_bid_state(tx, bid.number, BidState.DECLINED)
         tables.judge_anew(tx, selection.number)
-        self._tell(tx, bid, BidState.DECLINED, FUNDS_REFUSED, 2)
+        self._tell(tx, bid, BidState.DECLINED, FUNDS_REFUSED, _DECIDED_ANEW)
         if selection.reason is SelectionReason.LOWEST_LOOP_COST and tables.count_live(tx, bid.subject_id):
             try:
                 self.select(tx, bid.kind, bid.subject_id)
@@ -261,7 +264,7 @@ class Selecting:
         tables.close_bids(tx, selection, [outcome for outcome in outcomes if outcome[1] is not BidState.LIVE])
         for each, state in outcomes:
             reason = selected_by.value if state is BidState.SELECTED else each.unranked or "other_offer_selected"
-            self._tell(tx, each.bid, state, reason, 1)
+            self._tell(tx, each.bid, state, reason, _DECIDED)
 
     def _standing(self, source: RowSource, subject: Subject) -> list[Selection]:
         # A subject that is available again was released: what stands is of a part, and has a Match.
