@@ -111,12 +111,6 @@ def find_between(source: RowSource, nodes: tuple[str, str], settlement_id: str) 
     return None
 
 
-def of_run(source: RowSource, run: int) -> list[Clearance]:
-    """The settlements that a netting run lists, by its own number."""
-    rows = source.all("SELECT * FROM clearing_settlement WHERE netting_run = ? ORDER BY number", (run,))
-    return [clearance_of(row) for row in rows]
-
-
 def is_bid_used(source: RowSource, payee_node: str, bid: str) -> bool:
     """Whether the money for a bid is held or paid already."""
     row = source.one(

@@ -120,7 +120,7 @@ class Runs:
         if not is_signed(document.value, run.peer, self._keys.keys_of(tx, run.peer)):
             raise Conflict("bad_signature", "The signature is not that of the other node's key over this run.")
         if run.state is RunState.PROPOSED:
-            sales = [_sale_of(each) for each in clearing_tables.of_run(tx, run.number)]
+            sales = [_sale_of(each) for each in tables.listed_in(tx, run.number)]
             claims = claims_of(proposal.method, proposal.name.nodes, [each.payment for each in sales])
             self._agree(tx, run, document.received, claims)
 

@@ -89,6 +89,12 @@ def unlisted(source: RowSource, peer: str, before_ms: int, limit: int) -> list[C
     return [clearance_of(row) for row in rows]
 
 
+def listed_in(source: RowSource, run: int) -> list[Clearance]:
+    """The settlements that a run lists, by its own number."""
+    rows = source.all("SELECT * FROM clearing_settlement WHERE netting_run = ? ORDER BY number", (run,))
+    return [clearance_of(row) for row in rows]
+
+
 def run_of(source: RowSource, settlement: int) -> int | None:
     """The run that lists a settlement, by own number."""
     row = source.one("SELECT netting_run FROM clearing_settlement WHERE number = ?", (settlement,))
