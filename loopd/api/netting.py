@@ -101,6 +101,9 @@ class NettingRoutes:
         self._write = write
 
     def routes(self) -> list[Route]:
+        return [*self._routes_of_runs(), *self._routes_of_discharges()]
+
+    def _routes_of_runs(self) -> list[Route]:
         return [
             _route(
                 "GET",
@@ -133,6 +136,10 @@ class NettingRoutes:
                 },
                 refusals={404: ("no_ledger", "unknown_run")},
             ),
+        ]
+
+    def _routes_of_discharges(self) -> list[Route]:
+        return [
             _route(
                 "GET",
                 _DISCHARGES,
