@@ -43,12 +43,12 @@ class Ledger:
     def __init__(self, node: HomeNode, settings: LedgerSettings, audit: AuditLog, clock: Clock, events: Events) -> None:
         self.node = node
         self.settings = settings
-        self._books = Books(node.node_id)
         self._audit = audit
         self._clock = clock
         self._events = events
         self._configured = settings.terms()
-        self._history: TermsHistory | None = None
+        # The books, once `begin` has opened them.
+        self._begun: Books | None = None
         self._limits_minor = {
             accounts.clearing_id(peer, node.node_id): self.credit_limit_minor(peer) for peer in settings.credit_limits
         }
@@ -78,7 +78,7 @@ class Ledger:
         for account_id, role, currency in self._own_accounts(terms):
             if tables.find_account(tx, account_id, currency) is None:
                 tables.insert_account(tx, account_id, currency, role, None, self.now(tx))
-        self._history = TermsHistory(versions)
+        self._begun = Books(self.node.node_id, TermsHistory(versions))
 
     def require_enabled(self) -> None:
         """NotFound `no_ledger` where this node keeps none."""
@@ -88,10 +88,7 @@ class Ledger:
     @property
     def history(self) -> TermsHistory:
         """The terms by time. NotFound `no_ledger`."""
-        self.require_enabled()
-        if self._history is None:
-            raise RuntimeError("the ledger has not begun")
-        return self._history
+        return self._books.history
 
     @property
     def terms(self) -> Terms:
@@ -207,13 +204,13 @@ class Ledger:
         """Do what is due on accounts."""
         at_ms = self.now(tx)
         for number in numbers:
-            self._books.charge_due(tx, self.history, tables.account_by_number(tx, number), at_ms)
+            self._books.charge_due(tx, tables.account_by_number(tx, number), at_ms)
         if numbers:
             self._audit.append(tx, AuditKind.SETTLEMENT, "ledger", {"event": "due_charged", "accounts": len(numbers)})
 
     def charge_account(self, tx: Tx, account: Account) -> Account:
         """Do what is due on one account; gives it as it stands then."""
-        self._books.charge_due(tx, self.history, account, self.now(tx))
+        self._books.charge_due(tx, account, self.now(tx))
         return tables.account_by_number(tx, account.number)
 
     # For the rooms beside this file
@@ -223,10 +220,8 @@ class Ledger:
     ) -> Transfer:
         """Write a movement down, with its audit entry and its event."""
         self._charge_before_payout(tx, movement.payer, at_ms)
-        if pending:
-            transfer = self._books.hold(tx, self.history, movement, at_ms, until_ms)
-        else:
-            transfer = self._books.post(tx, self.history, movement, at_ms)
+        books = self._books
+        transfer = books.hold(tx, movement, at_ms, until_ms) if pending else books.post(tx, movement, at_ms)
         self._record(tx, transfer, transfer.phase.value)
         return transfer
 
@@ -237,7 +232,7 @@ class Ledger:
 
         `received` and the refusals are those of `Books.end`.
         """
-        if self._books.end(tx, self.history, pending, phase, at_ms, received):
+        if self._books.end(tx, pending, phase, at_ms, received):
             self._record(tx, pending, phase.value)
 
     def move_backing(self, tx: Tx, transfer_id: str, link: str, amount_minor: int, at_ms: int) -> None:
@@ -269,6 +264,13 @@ class Ledger:
         if reserve is None or outside is None:
             raise RuntimeError("the reserve has no account")
         return reserve, outside
+
+    @property
+    def _books(self) -> Books:
+        self.require_enabled()
+        if self._begun is None:
+            raise RuntimeError("the ledger has not begun")
+        return self._begun
 
     def _record(self, tx: Tx, transfer: Transfer, event: str) -> None:
         """The audit entry and the event of what happened to a transfer: they name no account."""
@@ -331,7 +333,7 @@ class Ledger:
         return transfer
 
     def _has_many_pending(self, tx: Tx, payer: Account, at_ms: int) -> bool:
-        self._books.charge_due(tx, self.history, payer, at_ms)
+        self._books.charge_due(tx, payer, at_ms)
         return lot_tables.count_pending(tx, payer.number, PENDING_PER_ACCOUNT_MAX) >= PENDING_PER_ACCOUNT_MAX
 
     def _check_open(self, order: Order, redeems: bool) -> None:
