@@ -16,6 +16,8 @@ from tests.ledger_sim.asks import Sale
 from tests.ledger_sim.city import City
 from tests.ledger_sim.operations import transaction_of
 
+# §12.1: 60 + 24 + 12 + 8, of which 92.00 cross.
+COST = LoopCost(6000, 2400, 1200, 800)
 START_MS = 1_790_000_000_000
 ISSUED_MINOR = 300_000
 # The counter of a table of the tests' own.
@@ -36,6 +38,10 @@ class SettlingCity(City):
         }
         self.restart(LedgerSettings(**{**chosen, **settings}))
         self.write(self._fill)
+
+    def take(self, sender: str, body: bytes, statements: int | None = None) -> None:
+        """A message of another city comes."""
+        self.write(lambda tx: self.receive(tx, sender, body), statements)
 
     def dump(self) -> list[str]:
         """Everything durable; how often something was sent is not."""
@@ -59,6 +65,23 @@ class SettlingCity(City):
             self.ledger.open_account(tx, account, None)
         issue = Issue("00000000-0000-4000-8000-000000000001", self.buyer, ISSUED_MINOR, 2 * ISSUED_MINOR)
         self.issuance.issue(tx, issue)
+
+
+def pass_on(*cities: SettlingCity) -> None:
+    """Deliver all that cities send each other, until nothing more is."""
+    while any(city.sent() for city in cities):
+        for city in cities:
+            pass_on_from(city, *cities)
+
+
+def pass_on_from(sender: SettlingCity, *receivers: SettlingCity) -> list[bytes]:
+    """Deliver what waits at one city; gives it."""
+    by_name, told = {city.node_id: city for city in receivers}, []
+    for each in sender.sent():
+        by_name[each.target].take(sender.node_id, each.body)
+        sender.forget(each.number)
+        told.append(each.body)
+    return told
 
 
 def sale(number: int, seller: SettlingCity, buyer: SettlingCity, cost: LoopCost) -> Transaction:

@@ -8,21 +8,15 @@ from loopd.ledger import checks
 from loopd.ledger.netting import tables
 from loopd.ledger.netting.rules import DischargeSide
 from loopd.protocol.loopcost import LoopCost
-from tests.clearing_support import SettlingCity, sale
+from tests.clearing_support import COST, SettlingCity, pass_on, sale
 from tests.ledger_sim.city import Broken
 
-# §12.1: 60 + 24 + 12 + 8, of which 92.00 cross.
-COST = LoopCost(6000, 2400, 1200, 800)
 DAY_MS = 86_400_000
 REFERENCE = "SEPA 2026-09-22 0042"
 
 
 class NettingCity(SettlingCity):
     """A city, and what stands in its runs and discharges."""
-
-    def take(self, sender: str, body: bytes, statements: int | None = None) -> None:
-        """A message of another city comes."""
-        self.write(lambda tx: self.receive(tx, sender, body), statements)
 
     def run(self, peer: str, number: int = 1) -> tables.Run:
         run = tables.find_run(self.source, peer, number)
@@ -76,18 +70,7 @@ class NettingPair:
 
     def pass_on(self) -> None:
         """Deliver all that is sent, until nothing more is."""
-        while self.munich.sent() or self.vienna.sent():
-            self.pass_on_from(self.munich, self.vienna)
-            self.pass_on_from(self.vienna, self.munich)
-
-    def pass_on_from(self, sender: NettingCity, receiver: NettingCity) -> list[bytes]:
-        """Deliver what waits at one side."""
-        told = []
-        for each in sender.sent():
-            receiver.take(sender.node_id, each.body)
-            sender.forget(each.number)
-            told.append(each.body)
-        return told
+        pass_on(*self.cities)
 
     def days_pass(self, days: int = 1) -> None:
         for city in self.cities:

@@ -3,27 +3,25 @@
 import json
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
 
 from loopd.ledger.accounts import Fund
 from loopd.ledger.clearing import tables
-from loopd.ledger.clearing.messages import MESSAGE_TYPES, converted_days, settlement_id
+from loopd.ledger.clearing.messages import converted_days, settlement_id
 from loopd.ledger.clearing.rules import Decision
 from loopd.ledger.dates import day_of
 from loopd.ledger.lots import Part
-from loopd.protocol.documents import check_document, dump_json
+from loopd.protocol.documents import dump_json
 from loopd.protocol.errors import Refusal
 from loopd.protocol.json_text import read_json
 from loopd.protocol.limits import SETTLEMENT_PREPARE_MS
 from loopd.protocol.loopcost import LoopCost
 from loopd.protocol.transactions import Transaction
-from tests.clearing_support import ISSUED_MINOR, START_MS, SettlingCity, sale
+from tests.clearing_support import COST, ISSUED_MINOR, START_MS, SettlingCity, pass_on, pass_on_from, sale
 from tests.ledger_sim.city import Broken
-
-# §12.1: 60 + 24 + 12 + 8.
-COST = LoopCost(6000, 2400, 1200, 800)
 
 
 class Pair:
@@ -44,25 +42,12 @@ class Pair:
 
     def pass_on(self) -> None:
         """Deliver all that is sent, until nothing more is."""
-        while self.munich.sent() or self.vienna.sent():
-            self.pass_on_once()
+        pass_on(self.munich, self.vienna)
 
     def pass_on_once(self) -> list[dict[str, Any]]:
         """Deliver what waits now; gives it."""
-        return self.pass_on_from(self.munich, self.vienna) + self.pass_on_from(self.vienna, self.munich)
-
-    def pass_on_from(self, sender: SettlingCity, receiver: SettlingCity) -> list[dict[str, Any]]:
-        """Deliver what waits at one side."""
-        told = []
-        for each in sender.sent():
-            self.tell(sender, receiver, each.body)
-            sender.forget(each.number)
-            told.append(json.loads(each.body))
-        return told
-
-    def tell(self, sender: SettlingCity, receiver: SettlingCity, body: bytes, statements: int | None = None) -> None:
-        document = check_document(body, MESSAGE_TYPES)
-        receiver.write(lambda tx: receiver.clearing.receive(tx, sender.node_id, document), statements)
+        told = pass_on_from(self.munich, self.vienna) + pass_on_from(self.vienna, self.munich)
+        return [json.loads(body) for body in told]
 
     def states(self) -> tuple[str | None, str | None]:
         """How both sides stand: the payer's, the payee's."""
@@ -76,7 +61,7 @@ class Pair:
         """The refusal of a message, after which the receiver is as it was."""
         before = receiver.dump()
         with pytest.raises(Refusal) as raised:
-            self.tell(sender, receiver, dump_json(message))
+            receiver.take(sender.node_id, dump_json(message))
         assert receiver.dump() == before
         return raised.value
 
@@ -224,7 +209,7 @@ def test_a_sale_that_the_other_city_does_not_hear_of_is_off_and_nothing_more_is_
     pair.do(pair.munich.payments.hold)
     [sent] = pair.munich.sent()
     with pytest.raises(Refusal) as raised:
-        pair.tell(pair.munich, other, sent.body)
+        other.take(pair.munich.node_id, sent.body)
     refusal = raised.value
     assert (refusal.status, refusal.reason) == (403, "not_settling")
     pair.munich.forget(sent.number)
@@ -234,7 +219,7 @@ def test_a_sale_that_the_other_city_does_not_hear_of_is_off_and_nothing_more_is_
     assert pair.munich.told_of(pair.sale.transaction_id) == "not_settling"
     assert pair.munich.sent() == []
     # A copy of the request that comes late, to a city that settles by now, keeps no money.
-    pair.tell(pair.munich, pair.vienna, sent.body)
+    pair.vienna.take(pair.munich.node_id, sent.body)
     assert pair.states() == ("held", "voided")
     pair.pass_on()
     assert pair.states() == ("voided", "voided")
@@ -249,7 +234,7 @@ def test_what_nobody_here_heard_of_is_void_for_good(pair: Pair) -> None:
     inquiry = {key: told[0][key] for key in ("@context", "payer", "payee")}
     inquiry |= {"@type": "SettlementInquiry", "id": settlement_id("munich.loop", unknown), "transaction": unknown}
     for _ in range(2):
-        pair.tell(pair.munich, pair.vienna, dump_json(inquiry))
+        pair.vienna.take(pair.munich.node_id, dump_json(inquiry))
     decisions = [json.loads(each.body) for each in pair.vienna.sent()]
     assert [each["decision"] for each in decisions] == ["void", "void"]
     assert len(pair.vienna.settled_with("munich.loop")) == 2
@@ -260,13 +245,13 @@ def test_what_nobody_here_heard_of_is_void_for_good(pair: Pair) -> None:
 )
 def test_a_payer_that_lies_about_an_amount_is_refused(pair: Pair, line: int, change: dict[str, float]) -> None:
     pair.do(pair.munich.payments.hold)
-    pair.pass_on_from(pair.munich, pair.vienna)
+    pass_on_from(pair.munich, pair.vienna)
     [prepare] = pair.vienna.sent()
     pair.vienna.forget(prepare.number)
     lie = read_json(prepare.body)
     lie["lines"][line].update({key: Decimal(str(amount)) for key, amount in change.items()})
     balances = pair.munich.source.all("SELECT id, balance_minor, held_minor FROM ledger_account ORDER BY id")
-    pair.tell(pair.vienna, pair.munich, dump_json(lie))
+    pair.munich.take(pair.vienna.node_id, dump_json(lie))
     after = pair.munich.source.all("SELECT id, balance_minor, held_minor FROM ledger_account ORDER BY id")
     assert [tuple(row) for row in after] == [tuple(row) for row in balances]
     [answer] = [json.loads(each.body) for each in pair.munich.sent()]
@@ -297,7 +282,7 @@ def test_missteps_are_refused_and_change_nothing(pair: Pair) -> None:
     assert pair.refusal(vienna, munich, void).reason == "other_decision"
     before = vienna.balance(vienna.buyer)
     for message in (acknowledged, acknowledged, answer):
-        pair.tell(munich, vienna, dump_json(message))
+        vienna.take(munich.node_id, dump_json(message))
     pair.pass_on()
     assert vienna.balance(vienna.buyer) == before
 
@@ -320,19 +305,11 @@ def test_a_crash_at_any_write_leaves_what_was_before_or_all_of_it() -> None:
 
     payments = pair.munich.payments
     for what in (payments.hold, payments.post):
-        crashes += at_each_write(
-            pair.munich,
-            lambda writes, what=what: pair.munich.write(lambda tx: what(tx, pair.sale), writes),  # type: ignore[misc]
-        )
+        crashes += at_each_write(pair.munich, partial(pair.munich.write, partial(what, transaction=pair.sale)))
         while pair.munich.sent() or pair.vienna.sent():
             for city, other in ((pair.munich, pair.vienna), (pair.vienna, pair.munich)):
                 for each in city.sent():
-                    crashes += at_each_write(
-                        other,
-                        lambda writes, city=city, other=other, body=each.body: pair.tell(  # type: ignore[misc]
-                            city, other, body, writes
-                        ),
-                    )
+                    crashes += at_each_write(other, partial(other.take, city.node_id, each.body))
                     city.forget(each.number)
     assert pair.states() == ("posted", "posted")
     assert pair.munich.balance(pair.munich.seller) == 3600

@@ -11,20 +11,18 @@ import pytest
 from loopd.ledger import checks, lot_tables
 from loopd.ledger.accounts import Fund
 from loopd.ledger.clearing import postings, tables
-from loopd.ledger.clearing.messages import MESSAGE_TYPES
 from loopd.ledger.clearing.ports import Consent
 from loopd.ledger.dates import DAY_MS, day_of, day_text
 from loopd.ledger.issuance import Issue
-from loopd.protocol.documents import check_document, dump_json
+from loopd.protocol.documents import dump_json
 from loopd.protocol.json_text import read_json
 from loopd.protocol.limits import SETTLEMENT_ISSUE_DAYS_MAX
 from loopd.protocol.loopcost import LoopCost
 from loopd.protocol.schemas import schema_file
 from loopd.protocol.timestamps import parse_timestamp
 from loopd.protocol.transactions import Transaction
-from tests.clearing_support import ISSUED_MINOR, START_MS, SettlingCity, sale
+from tests.clearing_support import COST, ISSUED_MINOR, START_MS, SettlingCity, pass_on, sale
 
-COST = LoopCost(6000, 2400, 1200, 800)
 TODAY = day_of(START_MS)
 
 
@@ -42,16 +40,9 @@ class Two:
     def other(self, city: SettlingCity) -> SettlingCity:
         return self.vienna if city is self.munich else self.munich
 
-    def tell(self, sender: SettlingCity, body: bytes) -> None:
-        receiver, document = self.other(sender), check_document(body, MESSAGE_TYPES)
-        receiver.write(lambda tx: receiver.clearing.receive(tx, sender.node_id, document))
-
     def pass_on(self) -> None:
-        while self.munich.sent() or self.vienna.sent():
-            for city in (self.munich, self.vienna):
-                for each in city.sent():
-                    self.tell(city, each.body)
-                    city.forget(each.number)
+        """Deliver all that is sent, until nothing more is."""
+        pass_on(self.munich, self.vienna)
 
     def do(self, what: Callable[..., Any], sold: Transaction) -> None:
         """The seller's ledger does its part, and all that follows is delivered."""
@@ -269,7 +260,7 @@ def _answer_to(two: Two, change: dict[str, Any] | Callable[[Any], Any]) -> tuple
     sold = sale(1, munich, vienna, COST)
     munich.write(lambda tx: munich.payments.hold(tx, sold))
     [asked] = munich.sent()
-    two.tell(munich, asked.body)
+    vienna.take(munich.node_id, asked.body)
     munich.forget(asked.number)
     [held] = vienna.sent()
     vienna.forget(held.number)
@@ -277,7 +268,7 @@ def _answer_to(two: Two, change: dict[str, Any] | Callable[[Any], Any]) -> tuple
     lie = {**lie, **change} if isinstance(change, dict) else {**lie, "lines": change(lie["lines"])}
     books = "SELECT id, balance_minor, held_minor FROM ledger_account ORDER BY id"
     before = [tuple(row) for row in munich.source.all(books)]
-    two.tell(vienna, dump_json(lie))
+    munich.take(vienna.node_id, dump_json(lie))
     [answer] = munich.sent()
     told = json.loads(answer.body)
     if told["answer"] == "refused":

@@ -12,16 +12,15 @@ import pytest
 
 from loopd.ledger import checks
 from loopd.ledger.clearing import payer, tables
-from loopd.ledger.clearing.messages import MESSAGE_TYPES, settlement_id
+from loopd.ledger.clearing.messages import settlement_id
 from loopd.ledger.clearing.ports import Consent
-from loopd.protocol.documents import check_document, dump_json
+from loopd.protocol.documents import dump_json
 from loopd.protocol.errors import Refusal
 from loopd.protocol.loopcost import LoopCost
 from loopd.protocol.transactions import Transaction
-from tests.clearing_support import SettlingCity, sale
+from tests.clearing_support import COST, SettlingCity, pass_on, sale
 from tests.exchange_support import CONTEXT
 
-COST = LoopCost(6000, 2400, 1200, 800)
 MUNICH, VIENNA, LINZ = "munich.loop", "vienna.loop", "linz.loop"
 
 
@@ -37,16 +36,11 @@ class Three:
         return {city.node_id: city for city in (self.munich, self.vienna, self.linz)}[node_id]
 
     def tell(self, sender: str, receiver: SettlingCity, message: dict[str, Any] | bytes) -> None:
-        document = check_document(message if isinstance(message, bytes) else dump_json(message), MESSAGE_TYPES)
-        receiver.write(lambda tx: receiver.clearing.receive(tx, sender, document))
+        receiver.take(sender, message if isinstance(message, bytes) else dump_json(message))
 
     def pass_on(self) -> None:
         """Deliver all that is sent, until nothing more is."""
-        while any(city.sent() for city in (self.munich, self.vienna, self.linz)):
-            for city in (self.munich, self.vienna, self.linz):
-                for each in city.sent():
-                    self.tell(city.node_id, self.of(each.target), each.body)
-                    city.forget(each.number)
+        pass_on(self.munich, self.vienna, self.linz)
 
     def prepared(self, number: int, seller: SettlingCity) -> Transaction:
         """A sale to Vienna for which both sides have prepared."""

@@ -15,6 +15,7 @@ from loopd.ledger.orders import signed_bytes
 from loopd.protocol.documents import dump_json
 from loopd.protocol.errors import Refusal
 from loopd.protocol.json_text import read_json
+from tests.clearing_support import pass_on_from
 from tests.ledger_sim.city import KEYS
 from tests.netting_support import NettingCity, NettingPair, breaks
 
@@ -379,7 +380,7 @@ def _break_at(pair: NettingPair, where: str, statements: int) -> bool:
         return breaks(lambda: pair.munich.write(due.do, statements))
     pair.munich.tick()
     if where == "agree":
-        pair.pass_on_from(pair.munich, pair.vienna)
+        pass_on_from(pair.munich, pair.vienna)
     sender, receiver = (pair.munich, pair.vienna) if where == "sign" else (pair.vienna, pair.munich)
     [sent] = sender.sent()
     broke = breaks(lambda: receiver.take(sender.node_id, sent.body, statements))
