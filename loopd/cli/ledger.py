@@ -157,7 +157,7 @@ def list_accounts(directory: NodeDirectory, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    columns = ("id", "currency", "balance", "held", "has_key", "opened_at")
+    columns = ("id", "currency", "balance", "held", "has_key")
     print_table(columns, [[each[column] for column in columns] for each in found], "There are no accounts.")
 
 

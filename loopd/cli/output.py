@@ -10,11 +10,15 @@ from typing import Any
 
 import click
 import orjson
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
 EMPTY = "-"
+# Between two columns of a table, and what the one that is folded keeps at least.
+_GAP = 2
+_LEAST_FOLDED = 30
 
 _TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(?:\.\d+)?Z")
 
@@ -38,7 +42,7 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str) -> None:
-    """Rows under their columns. On a terminal `empty` is said where there are none."""
+    """Rows under their columns, numbers to the right. On a terminal `empty` is said where there are none."""
     cells = [[cell(value) for value in row] for row in rows]
     if not sys.stdout.isatty():
         for line in [list(columns), *cells]:
@@ -49,19 +53,68 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: st
         return
     # A terminal is narrow: columns without any value are left out, times are shown to the minute.
     shown = [index for index in range(len(columns)) if any(line[index] != EMPTY for line in cells)]
+    names = [columns[index].replace("_", " ") for index in shown]
+    lines = [[_TIMESTAMP.sub(r"\1 \2Z", line[index]) for index in shown] for line in cells]
+    numeric = [all(_is_number(row[index]) for row in rows) for index in shown]
+    console = Console()
+    folding = _folding_column([[len(name) for name in names], *_widths(lines)], console.width)
+    if folding is None:
+        _print_records(names, lines)
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for index in shown:
-        table.add_column(columns[index].replace("_", " "), overflow="fold")
-    for line in cells:
-        table.add_row(*(Text(_TIMESTAMP.sub(r"\1 \2Z", line[index])) for index in shown))
-    Console().print(table)
+    for index, name in enumerate(names):
+        justify: JustifyMethod = "right" if numeric[index] else "left"
+        table.add_column(name, overflow="fold", no_wrap=index != folding, justify=justify)
+    for line in lines:
+        table.add_row(*map(Text, line))
+    console.print(table)
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float | Decimal) and not isinstance(value, bool))
+
+
+def _widths(lines: Sequence[Sequence[str]]) -> list[list[int]]:
+    return [[cell_len(text) for text in line] for line in lines]
+
+
+def _folding_column(widths: Sequence[Sequence[int]], console_width: int) -> int | None:
+    """The column that may be folded where a table is too wide: its widest. None where too little would be left of it,
+    so that lines beneath each other are no table any more.
+    """
+    widest = [max(column) for column in zip(*widths, strict=True)]
+    index = widest.index(max(widest))
+    left = console_width - sum(widest) + widest[index] - _GAP * (len(widest) - 1)
+    return index if left >= min(widest[index], _LEAST_FOLDED) else None
+
+
+def _print_records(names: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """Each row as names and values, one a line, and an empty line between two. What has no value is left out."""
+    for number, line in enumerate(lines):
+        if number:
+            click.echo()
+        _print_named({name: value for name, value in zip(names, line, strict=True) if value != EMPTY})
+
+
+def _print_named(values: Mapping[str, str]) -> None:
+    width = max(map(len, values), default=0) + 1
+    for name, value in values.items():
+        click.echo(f"{name + ':':<{width}} {value}")
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:
     """Names and values, one a line."""
-    width = max((len(name) for name in fields), default=0)
-    for name, value in fields.items():
-        click.echo(f"{name + ':':<{width + 1}} {cell(value)}" if sys.stdout.isatty() else f"{name}\t{cell(value)}")
+    if not sys.stdout.isatty():
+        for name, value in fields.items():
+            click.echo(f"{name}\t{cell(value)}")
+        return
+    _print_named({name.replace("_", " "): cell(value) for name, value in fields.items()})
+
+
+def print_gap() -> None:
+    """Sets what follows apart, on a terminal."""
+    if sys.stdout.isatty():
+        click.echo()
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
