@@ -8,9 +8,11 @@ from urllib.parse import quote
 import click
 
 from loopd.cli.admin_client import call
-from loopd.cli.options import directory_argument, json_option
-from loopd.cli.output import print_fields, print_json, print_table
+from loopd.cli.failure import Failure
+from loopd.cli.options import DECISIONS, directory_argument, json_option, limit_option
+from loopd.cli.output import print_fields, print_gap, print_json, print_table
 from loopd.directory import NodeDirectory
+from loopd.protocol.limits import LIST_LIMIT_MAX
 
 _DISCHARGE = ("id", "debtor", "creditor", "amount", "currency", "state", "reference", "runs", "changed_at", "reason")
 peer_argument = click.argument("peer", metavar="PEER")
@@ -24,25 +26,61 @@ def clearing() -> None:
 @clearing.command()
 @directory_argument
 @peer_argument
+@limit_option
 @json_option
-def show(directory: NodeDirectory, peer: str, as_json: bool) -> None:
-    """Show the balance with PEER, what signed runs leave to be paid, and the newest payments between both cities."""
-    answer = call(directory, "GET", _path(peer))
+def show(directory: NodeDirectory, peer: str, limit: int, as_json: bool) -> None:
+    """Show the balance with PEER, what signed runs leave to be paid, and the newest payments between both cities.
+
+    What a dispute has frozen is ended by `resolve`.
+    """
+    answer = call(directory, "GET", _path(peer, f"?limit={limit}"))
     if as_json:
         print_json(answer)
         return
-    print_fields({name: value for name, value in answer.items() if name not in ("results", "next")})
+    print_fields(
+        {
+            "peer": peer,
+            "balance": _debt(peer, "owes", answer["owes"], answer["currency"]),
+            "to_pay": _debt(peer, "pays", answer["to_pay"], answer["backed_by"]),
+            "credit_limit": f"{answer['credit_limit']} {answer['currency']}",
+            "method": answer["method"],
+            "period": answer["period"],
+        }
+    )
+    print_gap()
     columns = ("transaction", "payer", "payee", "state", "payer_amount", "payee_amount", "changed_at", "reason")
-    _table(columns, answer["results"], "Nothing was settled yet.")
+    rows = [{**sale, "state": "frozen"} if sale.get("frozen") else sale for sale in answer["results"]]
+    _table(columns, rows, "Nothing was settled yet.")
 
 
 @clearing.command()
 @directory_argument
 @peer_argument
+@click.argument("transaction_id", metavar="TRANSACTION")
+@click.argument("decision", type=click.Choice(DECISIONS))
 @json_option
-def runs(directory: NodeDirectory, peer: str, as_json: bool) -> None:
+def resolve(directory: NodeDirectory, peer: str, transaction_id: str, decision: str, as_json: bool) -> None:
+    """End the dispute about what this city pays for TRANSACTION, a sale of PEER's: post it, or void it. Once.
+
+    Where this city sold, the buyer's does that; within the city `loopd transaction resolve`.
+    """
+    settlement_id = _payment_for(directory, peer, transaction_id)
+    answer = call(directory, "POST", _path(peer, f"/settlements/{settlement_id}/resolve"), {"decision": decision})
+    if as_json:
+        print_json(answer)
+    else:
+        columns = ("transaction", "payer", "payee", "state", "payer_amount", "payee_amount", "changed_at")
+        print_fields({name: answer.get(name) for name in columns})
+
+
+@clearing.command()
+@directory_argument
+@peer_argument
+@limit_option
+@json_option
+def runs(directory: NodeDirectory, peer: str, limit: int, as_json: bool) -> None:
     """List the newest runs with PEER: what both cities signed that is to be paid."""
-    answer = call(directory, "GET", _path(peer, "/runs"))
+    answer = call(directory, "GET", _path(peer, f"/runs?limit={limit}"))
     if as_json:
         print_json(answer["results"])
         return
@@ -80,10 +118,11 @@ def document(directory: NodeDirectory, peer: str, run: int) -> None:
 @clearing.command()
 @directory_argument
 @peer_argument
+@limit_option
 @json_option
-def discharges(directory: NodeDirectory, peer: str, as_json: bool) -> None:
+def discharges(directory: NodeDirectory, peer: str, limit: int, as_json: bool) -> None:
     """List the newest payments from reserve to reserve between this city and PEER."""
-    answer = call(directory, "GET", _path(peer, "/discharges"))
+    answer = call(directory, "GET", _path(peer, f"/discharges?limit={limit}"))
     if as_json:
         print_json(answer["results"])
     else:
@@ -132,6 +171,27 @@ def deny(directory: NodeDirectory, peer: str, discharge_id: uuid.UUID, reason: s
 
 def _path(peer: str, rest: str = "") -> str:
     return f"/api/v1/loopcoin/clearing/{quote(peer)}{rest}"
+
+
+def _debt(peer: str, verb: str, amount: Any, currency: str) -> str:
+    """Whose an amount is: this city's, or below zero the peer's."""
+    if amount == 0:
+        return f"nothing, in {currency}"
+    return f"{'this city' if amount > 0 else peer} {verb} {abs(amount)} {currency}"
+
+
+def _payment_for(directory: NodeDirectory, peer: str, transaction_id: str) -> str:
+    """The id of this city's payment for a sale of the peer's. Both cities number their sales by themselves."""
+    path: str | None = _path(peer, f"?limit={LIST_LIMIT_MAX}")
+    while path is not None:
+        page = call(directory, "GET", path)
+        for sale in page["results"]:
+            if sale["payee"] == peer and sale.get("transaction") == transaction_id:
+                return str(sale["id"])
+        path = page["next"]
+    raise Failure(
+        f"this city pays nothing for {transaction_id} to {peer} (loopd clearing show {directory.root} {peer})"
+    )
 
 
 def _table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], empty: str) -> None:

@@ -8,8 +8,8 @@ from urllib.parse import quote, urlencode
 import click
 
 from loopd.cli.admin_client import call
-from loopd.cli.options import directory_argument, json_option, limit_option, read_file
-from loopd.cli.output import print_fields, print_json, print_table
+from loopd.cli.options import DECISIONS, directory_argument, json_option, limit_option, read_file
+from loopd.cli.output import print_fields, print_gap, print_json, print_table
 from loopd.directory import NodeDirectory
 from loopd.protocol.lifecycle import MirroredEntity
 
@@ -76,6 +76,10 @@ def _group(noun: _Noun, summary: str) -> click.Group:
         if as_json:
             print_json(answer)
             return
+        newest = answer["results"][-1].get("document") or {}
+        names = ("id", "subject", "status", "version", *noun.columns)
+        print_fields(dict(zip(names, _row({**answer["results"][-1], **newest}, noun), strict=True)))
+        print_gap()
         columns = ("version", "status", "reason", "changed_by", "changed_at")
         rows = [[change.get(name) for name in columns] for change in answer["results"]]
         print_table([name.replace("_", " ") for name in columns], rows, "")
@@ -124,3 +128,39 @@ supply = _group(_SUPPLY, "Offers of this city: how much of what is to be had, un
 match = _group(_MATCH, "Matches: an offer and whom it goes to. An active one reserves what is offered.")
 transfer = _group(_TRANSFER, "Transfers: goods on their way.")
 transaction = _group(_TRANSACTION, "Transactions: what was sold, and where it stands.")
+
+
+@transaction.command()
+@directory_argument
+@click.argument("transaction_id", metavar="ID")
+@json_option
+def settlement(directory: NodeDirectory, transaction_id: str, as_json: bool) -> None:
+    """Show what a transaction of this city pays to whom, and whether it is held, posted, voided or frozen."""
+    _print_settlement(call(directory, "GET", _settlement_path(transaction_id)), as_json)
+
+
+@transaction.command()
+@directory_argument
+@click.argument("transaction_id", metavar="ID")
+@click.argument("decision", type=click.Choice(DECISIONS))
+@json_option
+def resolve(directory: NodeDirectory, transaction_id: str, decision: str, as_json: bool) -> None:
+    """End the dispute about the payment of a transaction within this city: post it, or void it. Once.
+
+    What another city pays is resolved there, with `loopd clearing resolve`.
+    """
+    path = f"{_settlement_path(transaction_id)}/resolve"
+    _print_settlement(call(directory, "POST", path, {"decision": decision}), as_json)
+
+
+def _settlement_path(transaction_id: str) -> str:
+    return f"/api/v1/loopcoin/settlement/{quote(transaction_id, safe='')}"
+
+
+def _print_settlement(answer: Any, as_json: bool) -> None:
+    if as_json:
+        print_json(answer)
+        return
+    payment = answer["payment"]
+    shown = {"id": answer["transaction_id"], "seller": answer["seller"], "buyer": answer["buyer"]}
+    print_fields({**shown, "payment": payment["state"], "total": payment["total"], **payment["lines"]})

@@ -2,20 +2,20 @@
 
 import sqlite3
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import click
 
-from loopd.cli.admin_client import call
+from loopd.cli.admin_client import AdminRefused, call
 from loopd.cli.failure import Failure
-from loopd.cli.options import DecimalParameter, directory_argument, json_option
-from loopd.cli.output import print_fields, print_json, print_table
+from loopd.cli.options import DecimalParameter, directory_argument, json_option, limit_option
+from loopd.cli.output import print_fields, print_gap, print_json, print_table
 from loopd.database.connection import check_ours, connect
 from loopd.database.rows import ConnectionRows
 from loopd.directory import NodeDirectory
@@ -28,6 +28,12 @@ from loopd.settings import load_settings
 _ACCOUNTS = "/admin/v1/ledger/accounts"
 _MONEY = DecimalParameter(2)
 _BUSY_TIMEOUT_S = 5.0
+_ISSUANCE = "/api/v1/loopcoin/issuance"
+
+account_argument = click.argument("account_id", metavar="ACCOUNT")
+transfer_id_option = click.option(
+    "--id", "transfer_id", type=click.UUID, help="The transfer's id, to repeat a command without effect."
+)
 
 
 @click.group()
@@ -129,17 +135,44 @@ def account() -> None:
     """Accounts of people and businesses."""
 
 
+class PublicKeyParameter(click.ParamType[str]):
+    """A file with a public key, as its text. A private one never leaves the command."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            text = Path(value).read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            self.fail(f"{value} cannot be read: {getattr(error, 'strerror', None) or 'it is no PEM'}", param, ctx)
+        if "PRIVATE KEY" in text:
+            self.fail(f"{value} is a private key; `openssl pkey -in {value} -pubout` gives the public one", param, ctx)
+        return text
+
+
 @account.command()
 @directory_argument
-@click.argument("account_id", metavar="ACCOUNT")
-@click.option("--key", "key_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its key, PEM.")
+@account_argument
+@click.option("--key", "public_key", metavar="FILE", type=PublicKeyParameter(), help="Its public key, Ed25519, PEM.")
 @json_option
-def add(directory: NodeDirectory, account_id: str, key_file: Path | None, as_json: bool) -> None:
+def add(directory: NodeDirectory, account_id: str, public_key: str | None, as_json: bool) -> None:
     """Open ACCOUNT, such as user:maria@munich.loop. With a key its holder signs; without, a token pays."""
     body = {"id": account_id}
-    if key_file is not None:
-        body["public_key"] = key_file.read_text(encoding="ascii")
+    if public_key is not None:
+        body["public_key"] = public_key
     answer = call(directory, "POST", _ACCOUNTS, body)
+    print_json(answer) if as_json else print_fields(answer)
+
+
+@account.command()
+@directory_argument
+@account_argument
+@click.argument("public_key", metavar="[FILE]", required=False, type=PublicKeyParameter())
+@json_option
+def key(directory: NodeDirectory, account_id: str, public_key: str | None, as_json: bool) -> None:
+    """Let the public key in FILE (Ed25519, PEM) sign for ACCOUNT from now on; without FILE none, and a token pays."""
+    path = f"{_ACCOUNTS}/{quote(account_id, safe=':@')}/key"
+    answer = call(directory, "POST", path, {"public_key": public_key})
     print_json(answer) if as_json else print_fields(answer)
 
 
@@ -163,10 +196,10 @@ def list_accounts(directory: NodeDirectory, as_json: bool) -> None:
 
 @ledger.command()
 @directory_argument
-@click.argument("account_id", metavar="ACCOUNT")
+@account_argument
 @click.argument("amount", type=_MONEY)
 @click.option("--backing", type=_MONEY, help="What is taken into the reserve for it, in the backing currency.")
-@click.option("--id", "transfer_id", type=click.UUID, help="The transfer's id, to repeat a command without effect.")
+@transfer_id_option
 @json_option
 def issue(
     directory: NodeDirectory,
@@ -180,7 +213,38 @@ def issue(
     body: dict[str, Any] = {"id": str(transfer_id or uuid.uuid4()), "to": account_id, "amount": amount}
     if backing:
         body["backing"] = backing
-    _show(call(directory, "POST", "/api/v1/loopcoin/issuance", body), as_json)
+    _show(_issuance(directory, body), as_json)
+
+
+@ledger.command()
+@directory_argument
+@click.argument("amount", type=_MONEY)
+@transfer_id_option
+@json_option
+def deposit(directory: NodeDirectory, amount: Decimal, transfer_id: uuid.UUID | None, as_json: bool) -> None:
+    """Take AMOUNT of the backing into the reserve; no coins are issued for it."""
+    body = {"id": str(transfer_id or uuid.uuid4()), "kind": "deposit", "backing": amount}
+    _show(_issuance(directory, body), as_json)
+
+
+@ledger.command()
+@directory_argument
+@click.argument("amount", type=_MONEY)
+@transfer_id_option
+@json_option
+def withdraw(directory: NodeDirectory, amount: Decimal, transfer_id: uuid.UUID | None, as_json: bool) -> None:
+    """Take AMOUNT of the backing out of the reserve, as far as what is left covers what circulates."""
+    body = {"id": str(transfer_id or uuid.uuid4()), "kind": "withdraw", "backing": amount}
+    _show(_issuance(directory, body), as_json)
+
+
+@ledger.command()
+@directory_argument
+@json_option
+def status(directory: NodeDirectory, as_json: bool) -> None:
+    """Show what circulates, how much may, and what stands behind it: the reserve, and what peers owe."""
+    answer = call(directory, "GET", _ISSUANCE)
+    print_json(answer) if as_json else print_fields(answer)
 
 
 @ledger.command()
@@ -189,7 +253,7 @@ def issue(
 @click.argument("payee", metavar="TO")
 @click.argument("amount", type=_MONEY)
 @click.option("--memo", help="At most 200 characters, and no personal data.")
-@click.option("--id", "transfer_id", type=click.UUID, help="The transfer's id, to repeat a command without effect.")
+@transfer_id_option
 @json_option
 def pay(
     directory: NodeDirectory,
@@ -222,21 +286,66 @@ def pay(
 
 @ledger.command()
 @directory_argument
-@click.argument("account_id", metavar="ACCOUNT")
+@account_argument
+@click.option("--at", metavar="TIME", help="The balance of a past moment alone, such as 2026-11-21T08:00:00Z.")
 @json_option
-def show(directory: NodeDirectory, account_id: str, as_json: bool) -> None:
+def show(directory: NodeDirectory, account_id: str, at: str | None, as_json: bool) -> None:
     """Show ACCOUNT: its balance, its lots with the moment at which each loses value, and what is pending."""
-    answer = call(directory, "GET", f"/api/v1/loopcoin/accounts/{quote(account_id, safe=':@')}")
+    query = "" if at is None else f"?{urlencode({'at': at})}"
+    answer = call(directory, "GET", f"{_account_path(account_id)}{query}")
     if as_json:
         print_json(answer)
         return
+    if at is not None:
+        print_fields({name: answer[name] for name in ("id", "currency", "balance", "at")})
+        return
     print_fields({name: answer[name] for name in ("id", "currency", "balance", "held", "available")})
-    columns = ("issued", "amount", "held", "loses_value_at")
-    print_table(columns, [[lot[column] for column in columns] for lot in answer.get("lots", [])], "There are no lots.")
+    # The node's own accounts have no lots.
+    if "lots" in answer:
+        _print_part(("issued", "amount", "held", "loses_value_at"), answer["lots"], "There are no lots.")
+    if answer.get("pending"):
+        _print_part(("pending", "to", "amount"), [{**each, "pending": each["id"]} for each in answer["pending"]], "")
+
+
+@ledger.command()
+@directory_argument
+@account_argument
+@limit_option
+@json_option
+def statement(directory: NodeDirectory, account_id: str, limit: int, as_json: bool) -> None:
+    """List what was posted on ACCOUNT, the last written first. What is pending is not posted yet."""
+    answer = call(directory, "GET", f"{_account_path(account_id)}/statement?limit={limit}")
+    if as_json:
+        print_json(answer)
+        return
+    columns = ("at", "kind", "amount", "counterpart")
+    rows = [[line.get(column) for column in columns] for line in answer["results"]]
+    print_table(columns, rows, "Nothing was posted yet.")
+
+
+def _account_path(account_id: str) -> str:
+    return f"/api/v1/loopcoin/accounts/{quote(account_id, safe=':@')}"
+
+
+def _print_part(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], empty: str) -> None:
+    print_gap()
+    print_table(columns, [[row.get(column) for column in columns] for row in rows], empty)
+
+
+def _issuance(directory: NodeDirectory, body: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = call(directory, "POST", _ISSUANCE, body)
+    except AdminRefused as refusal:
+        if refusal.reason not in ("over_cap", "under_reserve"):
+            raise
+        hint = f"loopd ledger status {directory.root} shows what circulates, and what stands behind it"
+        raise Failure(f"{refusal.message}\n  {hint}") from None
+    return answer
 
 
 def _show(answer: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(answer)
     else:
-        print_fields({name: answer[name] for name in ("id", "from", "to", "amount", "currency", "status")})
+        shown = {name: answer[name] for name in ("id", "from", "to", "amount", "currency", "status")}
+        print_fields({**shown, "amount": format(Decimal(answer["amount"]), ".2f")})

@@ -12,6 +12,9 @@ from loopd.cli.failure import Failure
 from loopd.directory import NodeDirectory
 from loopd.protocol.limits import DOCUMENT_MAX_BYTES, LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, LIST_LIMIT_MIN
 
+# How a dispute about a payment ends.
+DECISIONS = ("post", "void")
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 

@@ -23,6 +23,22 @@ DISCHARGE = {
     "reference": "SEPA 42",
     "runs": [3],
 }
+SALE = {"transaction": "TXN-2026-01-15-002", "payer_amount": 92.5, "payee_amount": 92.5}
+STANDING: dict[str, Any] = {
+    "peer": "vienna.loop",
+    "currency": "LC-MUC",
+    "owes": 0,
+    "to_pay": 0,
+    "backed_by": "EUR",
+    "credit_limit": 500,
+    "method": "netting",
+    "period": "daily",
+    "results": [
+        {**SALE, "id": "7", "payer": "vienna.loop", "payee": "munich.loop", "state": "prepared", "frozen": True},
+        {**SALE, "id": ID, "payer": "munich.loop", "payee": "vienna.loop", "state": "posted", "frozen": False},
+    ],
+    "next": None,
+}
 
 
 def lines(result: Result) -> list[list[str]]:
@@ -31,12 +47,39 @@ def lines(result: Result) -> list[list[str]]:
     return [line.split("\t") for line in result.stdout.splitlines()]
 
 
-def test_the_standing_with_a_peer_is_shown(run: Run, daemon: FakeDaemon) -> None:
-    sale = {"transaction": "TXN-2026-01-15-001", "payer": "munich.loop", "state": "posted", "payer_amount": 92.5}
-    daemon.answers[f"GET {PATH}"] = (200, {"peer": "vienna.loop", "owes": 92.5, "results": [sale], "next": None})
-    shown = lines(run("clearing", "show", daemon.directory.root, "vienna.loop"))
-    assert shown[:2] == [["peer", "vienna.loop"], ["owes", "92.5"]]
-    assert shown[3][:2] == ["TXN-2026-01-15-001", "munich.loop"]
+@pytest.mark.parametrize(
+    ("owes", "to_pay", "balance", "payment"),
+    [
+        (92.5, 46.25, "this city owes 92.5 LC-MUC", "this city pays 46.25 EUR"),
+        (-92.5, -46.25, "vienna.loop owes 92.5 LC-MUC", "vienna.loop pays 46.25 EUR"),
+        (0, 0, "nothing, in LC-MUC", "nothing, in EUR"),
+    ],
+)
+def test_the_standing_with_a_peer_says_whose_the_debt_is(
+    run: Run, daemon: FakeDaemon, owes: float, to_pay: float, balance: str, payment: str
+) -> None:
+    daemon.answers[f"GET {PATH}"] = (200, {**STANDING, "owes": owes, "to_pay": to_pay})
+    shown = lines(run("clearing", "show", daemon.directory.root, "vienna.loop", "--limit", "7"))
+    assert shown[:3] == [["peer", "vienna.loop"], ["balance", balance], ["to_pay", payment]]
+    assert [row[:4] for row in shown[7:]] == [
+        ["TXN-2026-01-15-002", "vienna.loop", "munich.loop", "frozen"],
+        ["TXN-2026-01-15-002", "munich.loop", "vienna.loop", "posted"],
+    ]
+    assert daemon.requests[0][1] == f"{PATH}?limit=7"
+
+
+def test_a_dispute_is_resolved_by_the_id_of_the_sale_that_this_city_pays(run: Run, daemon: FakeDaemon) -> None:
+    """Both cities number their sales by themselves, so two may have one id."""
+    path = f"{PATH}/settlements/{ID}/resolve"
+    daemon.answers[f"GET {PATH}"] = (200, STANDING)
+    daemon.answers[f"POST {path}"] = (200, {**STANDING["results"][1], "state": "voided"})
+    root = daemon.directory.root
+    shown = dict(lines(run("clearing", "resolve", root, "vienna.loop", "TXN-2026-01-15-002", "void")))
+    assert (shown["transaction"], shown["state"]) == ("TXN-2026-01-15-002", "voided")
+    assert daemon.requests[-1] == ("POST", path, {"decision": "void"})
+    unknown = run("clearing", "resolve", root, "vienna.loop", "TXN-2026-01-15-009", "post")
+    assert (unknown.exit_code, "this city pays nothing for TXN-2026-01-15-009" in unknown.stderr) == (1, True)
+    assert run("clearing", "resolve", root, "vienna.loop", "TXN-2026-01-15-002", "perhaps").exit_code == 2
 
 
 def test_a_run_is_shown_with_each_of_its_claims(run: Run, daemon: FakeDaemon) -> None:
@@ -54,7 +97,8 @@ def test_a_run_is_shown_with_each_of_its_claims(run: Run, daemon: FakeDaemon) ->
     [
         (("propose",), "POST", "/runs", {}),
         (("document", "3"), "GET", "/runs/3", None),
-        (("discharges",), "GET", "/discharges", None),
+        (("discharges",), "GET", "/discharges?limit=20", None),
+        (("runs", "--limit", "3"), "GET", "/runs?limit=3", None),
         (("pay", "3", "SEPA 42", "--id", ID), "POST", "/discharges", {"id": ID, "run": 3, "reference": "SEPA 42"}),
         (("confirm", ID), "POST", f"/discharges/{ID}/confirm", {}),
         (("deny", ID, "no payment"), "POST", f"/discharges/{ID}/deny", {"reason": "no payment"}),
@@ -64,7 +108,8 @@ def test_what_each_command_asks_for(
     run: Run, daemon: FakeDaemon, arguments: tuple[str, ...], method: str, path: str, body: Any
 ) -> None:
     command, *rest = arguments
-    daemon.answers[f"{method} {PATH}{path}"] = (200, {**RUN, **DISCHARGE, "results": [DISCHARGE]})
+    answer = {**RUN, **DISCHARGE, "results": [{**RUN, **DISCHARGE}]}
+    daemon.answers[f"{method} {PATH}{path.partition('?')[0]}"] = (200, answer)
     lines(run("clearing", command, daemon.directory.root, "vienna.loop", *rest))
     assert daemon.requests == [(method, f"{PATH}{path}", body)]
 

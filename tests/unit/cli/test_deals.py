@@ -68,6 +68,36 @@ def test_one_is_made_moved_and_shown(run: Run, node: NodeDirectory, daemon: Fake
     assert "munich.loop" in run(noun, "show", node.root, "X-0000001").stdout
 
 
+def test_one_is_shown_as_it_is_now_before_its_history(run: Run, node: NodeDirectory, daemon: FakeDaemon) -> None:
+    first = {"version": 1, "status": "pending", "reason": None, "changed_by": "munich.loop", "changed_at": "2026"}
+    now = {**SALE, "status": "confirmed", "version": 2}
+    history = {
+        "results": [{**first, "document": SALE}, {**first, "version": 2, "status": "confirmed", "document": now}]
+    }
+    daemon.answers["GET /api/v1/transaction/TXN-2026-09-21-001/history"] = (200, history)
+    shown = run("transaction", "show", node.root, "TXN-2026-09-21-001").stdout.splitlines()
+    assert shown[:4] == [
+        *("id\tTXN-2026-09-21-001", "subject\tMAT-DE-MUC-2026-FOOD-B847F3", "status\tconfirmed", "version\t2")
+    ]
+    assert "loop_cost\t104" in shown
+    assert shown[-1].startswith("2\tconfirmed")
+
+
+def test_the_payment_of_a_sale_is_shown_and_a_dispute_about_it_ended(
+    run: Run, node: NodeDirectory, daemon: FakeDaemon
+) -> None:
+    payment = {"state": "frozen", "total": 104, "lines": {"seller_receives": 36}}
+    answer = {"transaction_id": SALE["transaction_id"], "seller": "munich.loop", "buyer": "x", "payment": payment}
+    path = f"/api/v1/loopcoin/settlement/{SALE['transaction_id']}"
+    daemon.answers[f"GET {path}"] = (200, answer)
+    daemon.answers[f"POST {path}/resolve"] = (200, answer)
+    shown = run("transaction", "settlement", node.root, SALE["transaction_id"]).stdout.splitlines()
+    assert shown[3:] == ["payment\tfrozen", "total\t104", "seller_receives\t36"]
+    assert run("transaction", "resolve", node.root, SALE["transaction_id"], "void", "--json").exit_code == 0
+    assert daemon.requests[-1] == ("POST", f"{path}/resolve", {"decision": "void"})
+    assert run("transaction", "resolve", node.root, SALE["transaction_id"], "drop").exit_code == 2
+
+
 def test_an_unknown_status_is_misuse(run: Run, node: NodeDirectory, daemon: FakeDaemon) -> None:
     result = run("match", "status", node.root, "X-0000001", "sold")
     assert (result.exit_code, daemon.requests) == (2, [])

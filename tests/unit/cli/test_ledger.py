@@ -123,6 +123,74 @@ def test_money_is_issued_paid_and_shown_by_the_daemon(run: Run, node: NodeDirect
     assert (order["from"], order["to"], order["amount"], order["memo"]) == (FUND, MARIA, 5, "A prize")
 
 
+def test_what_is_pending_is_shown_with_what_lies_there(run: Run, node: NodeDirectory, daemon: FakeDaemon) -> None:
+    waiting = {"id": "4d3545f0-c36f-4bf9-b21c-bb8206d14804", "to": BREWERY, "amount": 3.5}
+    daemon.answers[f"GET /api/v1/loopcoin/accounts/{MARIA}"] = (200, {**LINE, "lots": [], "pending": [waiting]})
+    shown = run("ledger", "show", node.root, MARIA).stdout.splitlines()
+    assert shown[-1] == f"{waiting['id']}\t{BREWERY}\t3.5"
+    daemon.answers[f"GET /api/v1/loopcoin/accounts/{FUND}"] = (200, {**LINE, "id": FUND})
+    assert "issued" not in run("ledger", "show", node.root, FUND).stdout
+
+
+def test_the_balance_of_a_past_moment(run: Run, node: NodeDirectory, daemon: FakeDaemon) -> None:
+    past = {"id": MARIA, "currency": CURRENCY, "balance": 12.5, "at": "2026-01-16T00:00:00Z"}
+    daemon.answers[f"GET /api/v1/loopcoin/accounts/{MARIA}"] = (200, past)
+    shown = run("ledger", "show", node.root, MARIA, "--at", "2026-01-16T00:00:00Z").stdout
+    assert shown.splitlines()[2:] == ["balance\t12.5", "at\t2026-01-16T00:00:00Z"]
+    assert daemon.requests[0][1].endswith("?at=2026-01-16T00:00:00Z")
+
+
+def test_a_statement_is_listed(run: Run, node: NodeDirectory, daemon: FakeDaemon) -> None:
+    line = {"id": "7", "kind": "payment", "counterpart": BREWERY, "amount": -3.5, "at": "2026-01-16T00:00:00Z"}
+    page = {"results": [line], "next": None}
+    daemon.answers[f"GET /api/v1/loopcoin/accounts/{MARIA}/statement"] = (200, page)
+    shown = run("ledger", "statement", node.root, MARIA, "--limit", "5").stdout.splitlines()
+    assert shown == ["at\tkind\tamount\tcounterpart", f"2026-01-16T00:00:00Z\tpayment\t-3.5\t{BREWERY}"]
+    assert daemon.requests[0][1].endswith("/statement?limit=5")
+    assert json.loads(run("ledger", "statement", node.root, MARIA, "--json").stdout) == page
+
+
+@pytest.mark.parametrize("kind", ["deposit", "withdraw"])
+def test_the_reserve_is_moved_alone(run: Run, node: NodeDirectory, daemon: FakeDaemon, kind: str) -> None:
+    daemon.answers["POST /api/v1/loopcoin/issuance"] = (201, {**TRANSFER, "amount": 50, "currency": "EUR"})
+    transfer_id = "550e8400-e29b-41d4-a716-446655440000"
+    result = run("ledger", kind, node.root, "50", "--id", transfer_id)
+    assert "amount\t50.00\ncurrency\tEUR" in result.stdout
+    assert daemon.requests[0][2] == {"id": transfer_id, "kind": kind, "backing": 50}
+
+
+def test_what_does_not_cover_is_told_with_where_to_look(run: Run, node: NodeDirectory, daemon: FakeDaemon) -> None:
+    error = {"code": "CONFLICT", "message": "The reserve would not cover it.", "details": {"reason": "under_reserve"}}
+    daemon.answers["POST /api/v1/loopcoin/issuance"] = (409, {"error": error})
+    result = run("ledger", "issue", node.root, MARIA, "100")
+    assert (result.exit_code, "The reserve would not cover it. [under_reserve]" in result.stderr) == (1, True)
+    assert f"loopd ledger status {node.root} shows" in result.stderr
+    figures = {"currency": CURRENCY, "supply": 100, "max_issuance": None, "backed_by": "EUR", "reserve": 90}
+    daemon.answers["GET /api/v1/loopcoin/issuance"] = (200, figures)
+    assert "supply\t100\nmax_issuance\t-\n" in run("ledger", "status", node.root).stdout
+
+
+def test_another_key_is_registered_and_a_private_one_stays_here(
+    run: Run, node: NodeDirectory, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    secret, public, path = tmp_path / "maria.pem", tmp_path / "maria.pub", f"{ACCOUNTS}/{MARIA}/key"
+    key = NodeKey.from_seed(bytes(32))
+    secret.write_text("-----BEGIN PRIVATE KEY-----\nMC4C\n-----END PRIVATE KEY-----\n")
+    public.write_text(key.public.to_pem(), encoding="ascii")
+    daemon.answers[f"POST {path}"] = (200, LINE)
+    for command in (
+        ("account", "key", node.root, MARIA, secret),
+        ("account", "add", node.root, MARIA, "--key", secret),
+    ):
+        result = run("ledger", *command)
+        assert (result.exit_code, f"openssl pkey -in {secret} -pubout" in result.stderr) == (2, True)
+    assert daemon.requests == []
+    assert run("ledger", "account", "key", node.root, MARIA, public).exit_code == 0
+    assert run("ledger", "account", "key", node.root, MARIA).exit_code == 0
+    bodies = [body for _, _, body in daemon.requests]
+    assert bodies == [{"public_key": key.public.to_pem()}, {"public_key": None}]
+
+
 @pytest.mark.parametrize("amount", ["-1", "1.005", "much"])
 def test_an_amount_that_is_none_is_misuse(run: Run, node: NodeDirectory, amount: str) -> None:
     assert run("ledger", "issue", node.root, MARIA, amount).exit_code == 2
