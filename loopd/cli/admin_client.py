@@ -144,12 +144,14 @@ def _read(status: int, body: bytes) -> Any:
 
 
 def _explained(error: dict[str, Any]) -> str:
-    """The refusal's sentence with its reason, and below it each place that is wrong."""
+    """The refusal's sentence with its reason, and below it the place, or each of them, that is wrong."""
     given = error.get("details")
     details: dict[str, Any] = given if isinstance(given, dict) else {}
     sentence = error.get("message", "the daemon refused")
     lines = [f"{sentence} [{details['reason']}]" if details.get("reason") else str(sentence)]
-    errors = details.get("errors")
+    errors, pointer = details.get("errors"), details.get("pointer")
+    if isinstance(pointer, str) and pointer and not errors:
+        lines.append(f"  {pointer}")
     for entry in errors if isinstance(errors, list) else []:
         if isinstance(entry, dict):
             told = f"{entry.get('pointer') or '/'}: {entry.get('message') or entry.get('rule') or 'wrong'}"

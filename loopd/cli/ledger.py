@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 
 import click
 
+from loopd.cli.accounts import account_path
 from loopd.cli.admin_client import AdminRefused, call
 from loopd.cli.failure import Failure
 from loopd.cli.options import DecimalParameter, directory_argument, json_option, limit_option
@@ -292,7 +293,7 @@ def pay(
 def show(directory: NodeDirectory, account_id: str, at: str | None, as_json: bool) -> None:
     """Show ACCOUNT: its balance, its lots with the moment at which each loses value, and what is pending."""
     query = "" if at is None else f"?{urlencode({'at': at})}"
-    answer = call(directory, "GET", f"{_account_path(account_id)}{query}")
+    answer = call(directory, "GET", f"{account_path(account_id)}{query}")
     if as_json:
         print_json(answer)
         return
@@ -314,17 +315,13 @@ def show(directory: NodeDirectory, account_id: str, at: str | None, as_json: boo
 @json_option
 def statement(directory: NodeDirectory, account_id: str, limit: int, as_json: bool) -> None:
     """List what was posted on ACCOUNT, the last written first. What is pending is not posted yet."""
-    answer = call(directory, "GET", f"{_account_path(account_id)}/statement?limit={limit}")
+    answer = call(directory, "GET", f"{account_path(account_id)}/statement?limit={limit}")
     if as_json:
         print_json(answer)
         return
     columns = ("at", "kind", "amount", "counterpart")
     rows = [[line.get(column) for column in columns] for line in answer["results"]]
     print_table(columns, rows, "Nothing was posted yet.")
-
-
-def _account_path(account_id: str) -> str:
-    return f"/api/v1/loopcoin/accounts/{quote(account_id, safe=':@')}"
 
 
 def _print_part(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], empty: str) -> None:

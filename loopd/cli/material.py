@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
+from loopd.cli.accounts import require_account
 from loopd.cli.admin_client import call
+from loopd.cli.failure import Failure
 from loopd.cli.options import directory_argument, json_option, limit_option, read_file
 from loopd.cli.output import print_json, print_table
 from loopd.directory import NodeDirectory
@@ -30,6 +32,9 @@ def add(directory: NodeDirectory, file: Path, as_json: bool) -> None:
         print_json(answer)
     else:
         click.echo(f"{answer['id']}\t{answer['status']}")
+    account = (answer.get("metadata") or {}).get("seller_account")
+    if isinstance(account, str):
+        _warn_of_unpaid(directory, account)
 
 
 @material.command(name="list")
@@ -57,6 +62,18 @@ def list_records(directory: NodeDirectory, products: bool, limit: int, as_json: 
     ]
     columns = ("id", "category", "quantity", "status", "city", "expires")
     print_table(columns, rows, f"No {noun} is registered here.")
+
+
+def _warn_of_unpaid(directory: NodeDirectory, account: str) -> None:
+    """It is registered all the same: the account may be opened before anybody buys."""
+    try:
+        require_account(directory, account)
+    except Failure as missing:
+        told = (
+            f"/metadata/seller_account {missing.message}\n  until there is, no offer that is to be paid can be selected"
+        )
+        for line in told.splitlines():
+            click.echo(f"loopd: {line}", err=True)
 
 
 def _type_of(document: bytes) -> Any:

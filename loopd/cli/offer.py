@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import click
 
+from loopd.cli.accounts import require_account
 from loopd.cli.admin_client import call
 from loopd.cli.options import DecimalParameter, directory_argument, json_option
 from loopd.cli.output import cell, print_fields, print_json, print_table
@@ -40,6 +41,9 @@ def make(directory: NodeDirectory, material_id: str, price: Decimal, as_json: bo
 
     The LoopCost is computed here and sent to the node that has the material, which computes its own and ranks.
     """
+    if account := extras["buyer_account"]:
+        # Nobody would find out before the offer is selected, when the money is to be held.
+        require_account(directory, account)
     body = {"material": material_id, "base_price": price}
     body |= {name: value for name, value in extras.items() if value is not None}
     answer = call(directory, "POST", "/admin/v1/offers", body)

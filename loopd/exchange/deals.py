@@ -88,7 +88,7 @@ class Deals:
         sale = self._sale(deal, sale_id, match_id, text, now_ms)
         refusal = transactions.settlement.hold(tx, sale.transaction)
         if refusal is not None:
-            raise Conflict("funds_refused", "The buyer's money could not be held.", {"cause": refusal})
+            raise Conflict("funds_refused", f"The buyer's money could not be held: {refusal}.", {"cause": refusal})
         if match is None:
             match = self._new_match(tx, deal, match_id, now_ms, by)
         elif match.counterpart is None and (buyer := self._other_side(deal)) is not None:

@@ -168,7 +168,7 @@ def check_change(entity: MirroredEntity, current: str, following: str) -> None:
     details = {"current": current, "requested": following, "allowed": list(lifecycle.successors[current])}
     if lifecycle.is_terminal(current):
         raise Conflict("terminal", f"From {current} nothing moves.", details)
-    raise Conflict("transition", f"{following} does not follow {current}.", details)
+    raise Conflict("transition", f"{following} does not follow {current}; {lifecycle.told(current)}.", details)
 
 
 def read_id(value: Mapping[str, Any]) -> str:

@@ -232,7 +232,8 @@ def check_wish(entity: MirroredEntity, current: str, wished: str) -> None:
     if lifecycle.is_terminal(current):
         raise Conflict("terminal", f"The {entity.value} is {current}: nothing follows.", {"status": current})
     if not lifecycle.allows(current, wished):
-        raise Conflict("transition", f"{wished} does not follow {current}.", {"status": current})
+        told = f"{wished} does not follow {current}; {lifecycle.told(current)}."
+        raise Conflict("transition", told, {"status": current})
     if current not in _MAY_ASK[entity].get(wished, frozenset()):
         raise Forbidden("owner_decides", f"Whether the {entity.value} becomes {wished} the seller's node decides.")
 

@@ -197,13 +197,17 @@ class Selecting:
             raise Conflict("no_offers", "Nobody has bid.", listing)
         if not candidates:
             raise Conflict("none_ranked", "No bid is ranked; one may be selected by hand.", listing)
+        causes: dict[int, str] = {}
         for each in candidates:
             try:
                 return each, self.deals.agree(tx, self._agreement(tx, record, each))
             except Conflict as refusal:
                 if refusal.reason != FUNDS_REFUSED:
                     raise
-        raise Conflict(FUNDS_REFUSED, "The money of none of the bidders could be held.", listing)
+                causes[each.bid.number] = refusal.details["cause"]
+        why = ", ".join(dict.fromkeys(causes.values()))
+        details = {**listing, "causes": [{"offer": number, "cause": cause} for number, cause in causes.items()]}
+        raise Conflict(FUNDS_REFUSED, f"The money of none of the bidders could be held: {why}.", details)
 
     def _named(self, tx: Tx, record: HostedRecord, ranked: Sequence[Judged], number: int) -> Judged:
         named = next((each for each in ranked if each.bid.number == number), None)

@@ -21,6 +21,11 @@ class Lifecycle:
         """Whether nothing follows this status."""
         return not self.successors[status]
 
+    def told(self, status: str) -> str:
+        """What may follow a status that is not terminal, in words: `confirmed, cancelled or disputed may`."""
+        *others, last = self.successors[status]
+        return f"{', '.join(others)} or {last} may" if others else f"{last} may"
+
 
 OFFER = Lifecycle(
     "Offer",

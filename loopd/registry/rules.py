@@ -119,7 +119,8 @@ def check_transition(current: SubjectState, following: SubjectState) -> None:
     details = {"current": current.value, "requested": following.value, "allowed": list(allowed)}
     if not allowed:
         raise Conflict("terminal", f"From {current.value} nothing moves.", details)
-    raise Conflict("transition", f"{following.value} does not follow {current.value}.", details)
+    told = MATERIAL_STATUS.told(current.value)
+    raise Conflict("transition", f"{following.value} does not follow {current.value}; {told}.", details)
 
 
 def same_json(a: object, b: object) -> bool:

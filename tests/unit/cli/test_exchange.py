@@ -32,6 +32,9 @@ OFFERS = {
     "reason": "lowest_loop_cost",
 }
 
+FARM = "business:farm@munich.loop"
+UNKNOWN_ACCOUNT = {"error": {"message": "There is no such account here.", "details": {"reason": "unknown_account"}}}
+
 
 def test_adding_a_peer_prints_both_fingerprints(run: Run, node: NodeDirectory, daemon: FakeDaemon) -> None:
     daemon.answers["POST /admin/v1/peers"] = (
@@ -139,11 +142,13 @@ def test_an_offer_is_made_with_exact_numbers(run: Run, node: NodeDirectory, daem
     breakdown = {"base": 60, "export": 24, "import": 12, "distance": 8}
     daemon.answers["POST /admin/v1/offers"] = (201, {"id": "OFFER-1", "loop_cost": 104.1, "breakdown": breakdown})
     extras = ["--quantity", "1.5", "--unit", "t", "--distance-km", "400", "--valid-for", "3600", "--bidder", "farm"]
-    extras += ["--buyer-account", "business:farm@munich.loop"]
+    extras += ["--buyer-account", FARM]
+    daemon.answers[f"GET /api/v1/loopcoin/accounts/{FARM}"] = (200, {"id": FARM})
     result = run("offer", "make", node.root, MATERIAL, "60.10", *extras)
     assert result.exit_code == 0
     assert "loop cost\t104.1\n" in result.stdout
-    ((_, _, body),) = daemon.requests
+    (_, path, _), (_, _, body) = daemon.requests
+    assert path == f"/api/v1/loopcoin/accounts/{FARM}"
     assert body == {
         "material": MATERIAL,
         "base_price": 60.10,
@@ -152,10 +157,29 @@ def test_an_offer_is_made_with_exact_numbers(run: Run, node: NodeDirectory, daem
         "distance_km": 400,
         "valid_for_s": 3600,
         "bidder": "farm",
-        "buyer_account": "business:farm@munich.loop",
+        "buyer_account": FARM,
     }
     assert run("offer", "make", node.root, MATERIAL, "60").exit_code == 0
-    assert daemon.requests[1][2] == {"material": MATERIAL, "base_price": 60}
+    assert daemon.requests[2][2] == {"material": MATERIAL, "base_price": 60}
+
+
+def test_an_offer_that_nobody_here_could_pay_is_not_made(run: Run, node: NodeDirectory, daemon: FakeDaemon) -> None:
+    daemon.answers[f"GET /api/v1/loopcoin/accounts/{FARM}"] = (404, UNKNOWN_ACCOUNT)
+    result = run("offer", "make", node.root, MATERIAL, "60", "--buyer-account", FARM)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"loopd: {FARM}: There is no such account here. [unknown_account]\n")
+    assert [method for method, _, _ in daemon.requests] == ["GET"]
+
+
+def test_who_is_paid_for_a_material_is_looked_for(run: Run, node: NodeDirectory, daemon: FakeDaemon) -> None:
+    record = {"id": MATERIAL, "status": "registered", "metadata": {"seller_account": FARM}}
+    daemon.answers["POST /api/v1/material"] = (201, record)
+    daemon.answers[f"GET /api/v1/loopcoin/accounts/{FARM}"] = (404, UNKNOWN_ACCOUNT)
+    result = run("material", "add", node.root, "-", stdin=b"{}")
+    assert (result.exit_code, result.stdout) == (0, f"{MATERIAL}\tregistered\n")
+    assert result.stderr.startswith(f"loopd: /metadata/seller_account {FARM}: There is no such account here.")
+    daemon.answers[f"GET /api/v1/loopcoin/accounts/{FARM}"] = (200, {"id": FARM})
+    assert run("material", "add", node.root, "-", stdin=b"{}").stderr == ""
 
 
 @pytest.mark.parametrize("price", ["60.001", "much", "nan", "Infinity", "-1", "-0"])

@@ -170,6 +170,15 @@ def test_what_does_not_cover_is_told_with_where_to_look(run: Run, node: NodeDire
     assert "supply\t100\nmax_issuance\t-\n" in run("ledger", "status", node.root).stdout
 
 
+def test_a_refusal_names_the_place(run: Run, node: NodeDirectory, daemon: FakeDaemon) -> None:
+    """Of two accounts one is not known."""
+    details = {"reason": "unknown_account", "pointer": "/to"}
+    daemon.answers["POST /api/v1/loopcoin/transfers"] = (404, {"error": {"message": "No such.", "details": details}})
+    daemon.answers["GET /api/v1/loopcoin/config"] = (200, {"@context": "c", "currency_code": CURRENCY})
+    result = run("ledger", "pay", node.root, FUND, MARIA, "5")
+    assert (result.exit_code, result.stderr) == (1, "loopd: No such. [unknown_account]\nloopd:   /to\n")
+
+
 def test_another_key_is_registered_and_a_private_one_stays_here(
     run: Run, node: NodeDirectory, daemon: FakeDaemon, tmp_path: Path
 ) -> None:

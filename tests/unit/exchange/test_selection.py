@@ -213,6 +213,9 @@ async def test_where_nobody_has_money_nothing_is_selected(seller: Seller) -> Non
         with pytest.raises(Refusal) as refusal:
             await seller.node.select(number)
         assert reason_of(refusal) == "funds_refused"
+        assert refusal.value.message.endswith("be held: insufficient_funds.")
+        if number is None:
+            assert refusal.value.details["causes"] == [{"offer": poor["id"], "cause": "insufficient_funds"}]
     assert seller.node.listing()["offers"][0]["status"] == "live"
     assert seller.left() == (500, "available")
 

@@ -61,3 +61,8 @@ def test_every_status_is_reached_from_an_initial_one(lifecycle: Lifecycle) -> No
                 reached.add(following)
                 waiting.append(following)
     assert reached == set(lifecycle.successors)
+
+
+def test_what_may_follow_is_told_in_words() -> None:
+    lifecycle = Lifecycle("Thing", ("a",), {"a": ("b",), "b": ("c", "d"), "c": ("a", "b", "d"), "d": ()})
+    assert [lifecycle.told(status) for status in "abc"] == ["b may", "c or d may", "a, b or d may"]
