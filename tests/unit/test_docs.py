@@ -1,11 +1,13 @@
 """What the documentation says of files, links, settings, commands and routes is so."""
 
 import re
+import shlex
 from pathlib import Path
 
+import click
 import pytest
 
-from loopd.cli.root import COMMANDS
+from loopd.cli.root import COMMANDS, commands
 from loopd.events.rules import EventKind
 from loopd.protocol.documents import check_document
 from loopd.protocol.schemas import ENTITIES
@@ -91,6 +93,48 @@ def test_every_command_is_on_its_page_and_every_command_that_is_spoken_of_exists
     spoken_of = {name for text in TEXT.values() for name in typed.findall(text)}
     assert spoken_of >= {"init", "run", "peer", "token", "backup"}
     assert spoken_of <= set(COMMANDS), spoken_of - set(COMMANDS)
+
+
+def typed_commands(text: str) -> list[list[str]]:
+    """What follows `loopd` on the lines of a page that are to be typed, up to where a shell ends the command."""
+    typed = "".join(re.findall(r"^ {4}(.*\n)", FENCED.sub("", text), re.MULTILINE)).replace("\\\n", " ")
+    commands = re.findall(r"^(?:.*[ (])?(?:\.venv/bin/)?loopd ([a-z].*)", typed, re.MULTILINE)
+    return [shlex.split(re.split(r"[;)]|\s(?:2?>|[|&#])", command)[0]) for command in commands]
+
+
+def parse(arguments: list[str]) -> None:
+    """What click makes of a command line, without carrying it out."""
+    command: click.Command = commands
+    context: click.Context | None = None
+    while isinstance(command, click.Group):
+        context = click.Context(command, parent=context, info_name=command.name)
+        name, *arguments = arguments
+        following = command.get_command(context, name)
+        assert following is not None, name
+        command = following
+    command.make_context(command.name, arguments, parent=context)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_command_that_is_to_be_typed_is_understood(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "maria-public.pem").write_text("-----BEGIN PUBLIC KEY-----")
+    for arguments in typed_commands(TEXT[page]):
+        try:
+            parse(
+                ["550e8400-e29b-41d4-a716-446655440000" if word in ("ID", "$payment") else word for word in arguments]
+            )
+        except click.UsageError as error:
+            pytest.fail(f"loopd {shlex.join(arguments)}: {error.format_message()}")
+
+
+def test_commands_to_be_typed_are_found() -> None:
+    lines = ["A=1 .venv/bin/loopd run munich 2>log &", "x=$(loopd token create D \\", "  --ttl 60 | cut -f1)  # why"]
+    text = "".join(f"    {line}\n" for line in lines)
+    assert typed_commands(text) == [["run", "munich"], ["token", "create", "D", "--ttl", "60"]]
+    assert len(typed_commands(OPERATING)) > 30
 
 
 def test_every_event_that_the_guide_explains_is_one_that_the_code_logs() -> None:
