@@ -20,7 +20,7 @@ from loopd.exchange.ports import DealMaker, Records, SettlementHooks
 from loopd.exchange.selection import BY_HAND, Policy
 from loopd.exchange.service import BidWish, Exchange
 from loopd.protocol.documents import Document, check_document
-from loopd.protocol.errors import Refusal
+from loopd.protocol.errors import NotFound, Refusal
 from loopd.protocol.geo import Location
 from loopd.protocol.lifecycle import MirroredEntity
 from loopd.protocol.nodes import KnownNode, PeerAuth, Standing
@@ -82,6 +82,12 @@ class FakeRecords:
 
     def find(self, source: RowSource, subject_id: str) -> FakeRecord | None:
         return self.records.get(subject_id)
+
+    def require(self, source: RowSource, kind: SubjectKind, subject_id: str) -> FakeRecord:
+        record = self.find(source, subject_id)
+        if record is None or record.subject.kind is not kind:
+            raise NotFound(f"unknown_{kind.value}", "No such record.")
+        return record
 
     def is_available(self, subject: Subject) -> bool:
         return subject.available and (subject.expires_ms is None or subject.expires_ms > self._clock.now_ms())

@@ -35,7 +35,7 @@ from loopd.exchange.received import Created, ReceivedText, same_entry
 from loopd.exchange.rules import invalid, read_account, read_moment
 from loopd.exchange.transfers import Transfers
 from loopd.protocol.documents import Document
-from loopd.protocol.errors import Conflict, NotFound
+from loopd.protocol.errors import Conflict
 from loopd.protocol.json_text import dump_json
 from loopd.protocol.lifecycle import MirroredEntity
 from loopd.protocol.quantity import Quantity
@@ -119,9 +119,7 @@ class Deals:
                 "other_seller", "/seller", f"the seller's node keeps a transaction; this is {self.node.node_id}"
             )
         kind, subject_id = read_subject(value, "")
-        record = self.records.find(tx, subject_id)
-        if record is None or record.subject.kind is not kind:
-            raise NotFound(f"unknown_{kind.value}", f"No such {kind.value} is registered here.")
+        record = self.records.require(tx, kind, subject_id)
         read_initial_status(MirroredEntity.TRANSACTION, value, TransactionStatus.PENDING)
         read_moment(value, "timestamp")
         accounts = tuple(read_account(value, f"{side}_account", value[side]) for side in ("seller", "buyer"))

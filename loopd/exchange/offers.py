@@ -104,10 +104,7 @@ class Offers:
         return moved
 
     def _check_stock(self, tx: Tx, kind: SubjectKind, subject_id: str, quantity: Quantity) -> None:
-        record = self.records.find(tx, subject_id)
-        if record is None or record.subject.kind is not kind:
-            raise NotFound(f"unknown_{kind.value}", f"No such {kind.value} is registered here.")
-        subject = record.subject
+        subject = self.records.require(tx, kind, subject_id).subject
         if not self.records.is_available(subject):
             state = "expired" if subject.available else subject.state.value
             raise Invalid("not_available", f"The {kind.value} is {state}.")

@@ -11,7 +11,7 @@ from loopd.protocol.geo import Location
 from loopd.protocol.lifecycle import MirroredEntity
 from loopd.protocol.nodes import KnownNode
 from loopd.protocol.quantity import Quantity
-from loopd.protocol.subjects import HeardSubject, Subject
+from loopd.protocol.subjects import HeardSubject, Subject, SubjectKind
 from loopd.protocol.transactions import Transaction
 from loopd.registry.handover import Handover
 from loopd.signals.rules import SignalReading
@@ -54,6 +54,10 @@ class Records(Protocol):
 
     def find(self, source: RowSource, subject_id: str) -> HostedRecord | None:
         """The record of an id, or None."""
+        ...
+
+    def require(self, source: RowSource, kind: SubjectKind, subject_id: str) -> HostedRecord:
+        """The record of an id and kind; NotFound (404) `unknown_material` or `unknown_product`."""
         ...
 
     def is_available(self, subject: Subject) -> bool:

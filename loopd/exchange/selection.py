@@ -48,14 +48,6 @@ def not_available(subject: Subject) -> Conflict:
     return Conflict("not_available", f"The {subject.kind.value} {state}.")
 
 
-def require(records: Records, source: RowSource, kind: SubjectKind, subject_id: str) -> HostedRecord:
-    """The record of an id and kind; NotFound (404) `unknown_material` or `unknown_product`."""
-    record = records.find(source, subject_id)
-    if record is None or record.subject.kind is not kind:
-        raise NotFound(f"unknown_{kind.value}", f"No such {kind.value} is registered here.")
-    return record
-
-
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Whether the node selects by itself, and how long after the first bid."""
@@ -87,7 +79,7 @@ class Selecting:
 
         NotFound (404) `unknown_material` or `unknown_product`.
         """
-        record = require(self.records, source, kind, subject_id)
+        record = self.records.require(source, kind, subject_id)
         standing = self._standing(source, record.subject)
         decided = [judged for selection in standing for judged in tables.closed_bids(source, selection.number)]
         known = {judged.bid.number for judged in decided}
@@ -102,7 +94,7 @@ class Selecting:
         `already_selected`, `not_available`, `no_offers`, `none_ranked`, `offer_not_live`, `quantity_above_available`,
         `funds_refused`.
         """
-        record = require(self.records, tx, kind, subject_id)
+        record = self.records.require(tx, kind, subject_id)
         standing = self._standing(tx, record.subject)
         if self._is_repeated(tx, record, standing, number):
             return self.listing(tx, kind, subject_id)

@@ -34,7 +34,7 @@ from loopd.exchange.rules import (
     read_terms,
     read_validity,
 )
-from loopd.exchange.selection import BY_HAND, Policy, Selecting, not_available, require
+from loopd.exchange.selection import BY_HAND, Policy, Selecting, not_available
 from loopd.exchange.tables import NewBid
 from loopd.exchange.views import bid_json
 from loopd.protocol.documents import Document
@@ -108,7 +108,7 @@ class Exchange:
         place named: `bad_bidder`, `bad_amount`, `bad_quantity`, `unit_mismatch`, `quantity_above_available`,
         `bad_distance`, `bad_time`, `expired`; Unavailable (503) `too_many_bids`.
         """
-        record = require(self._records, tx, wish.kind, wish.subject_id)
+        record = self._records.require(tx, wish.kind, wish.subject_id)
         subject, now_ms = record.subject, self._clock.now_ms()
         bidder = self._node.node_id if wish.bidder is None else wish.bidder
         if not is_local_bidder(bidder, self._node.node_id):
@@ -162,7 +162,7 @@ class Exchange:
             if known_digest != digest:
                 raise Invalid("other_content", "A bid with this id and other content is stored already.")
             return bid.number
-        record = require(self._records, tx, kind, value[kind.value])
+        record = self._records.require(tx, kind, value[kind.value])
         subject = record.subject
         if not self._records.is_available(subject):
             raise Invalid("not_available", not_available(subject).message)
@@ -205,7 +205,7 @@ class Exchange:
 
         NotFound (404) `unknown_material`, `unknown_product`, `unknown_offer`; Conflict (409) `offer_not_live`.
         """
-        record = require(self._records, tx, kind, subject_id)
+        record = self._records.require(tx, kind, subject_id)
         bid = tables.find_bid(tx, number)
         if bid is None or not bid.local or bid.subject_id != record.subject.subject_id:
             raise NotFound("unknown_offer", "No such offer was made here for this.")
