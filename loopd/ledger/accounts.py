@@ -89,6 +89,11 @@ def role_of(account_id: str) -> Role:
     return Role.FUND
 
 
+def is_reserved(account_id: str, node_id: str) -> bool:
+    """Whether an id is of an account, open or not, on which this node's own rules alone move money."""
+    return account_node(account_id) == node_id and role_of(account_id) in RESERVED
+
+
 def is_public(account_id: str) -> bool:
     """Whether anybody may see the account: the node's own, never a person's or a business's."""
     return account_id.startswith("node:")

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from loopd.database.writer import Tx
 from loopd.ledger import accounts, transfer_tables
-from loopd.ledger.accounts import RESERVED
 from loopd.ledger.movements import Kind, Movement, Transfer
 from loopd.ledger.orders import own_digest, own_id
 from loopd.ledger.refusals import Fault, refused
@@ -71,10 +70,9 @@ class Issuance:
 
 def _check_open(payee: str, node_id: str) -> None:
     """Refusal for an account that the node's own rules keep, or another city's, whether there is such a one or not."""
-    payee_node = account_node(payee)
-    if payee_node == node_id and accounts.role_of(payee) in RESERVED:
+    if accounts.is_reserved(payee, node_id):
         raise refused(Fault.RESERVED_ACCOUNT, {"pointer": "/to"})
-    if payee_node not in (None, node_id):
+    if account_node(payee) not in (None, node_id):
         raise refused(Fault.OTHER_NODE, {"pointer": "/to"})
 
 

@@ -10,7 +10,7 @@ from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.events.service import EventKind
 from loopd.ledger import accounts, lot_tables, tables, transfer_tables, views
-from loopd.ledger.accounts import RESERVED, Fund, Role
+from loopd.ledger.accounts import Fund, Role
 from loopd.ledger.arithmetic import Line, NoRate, backing_of
 from loopd.ledger.authority import Authority, check_authority
 from loopd.ledger.books import Books
@@ -337,13 +337,13 @@ class Ledger:
         return lot_tables.count_pending(tx, payer.number, PENDING_PER_ACCOUNT_MAX) >= PENDING_PER_ACCOUNT_MAX
 
     def _check_open(self, order: Order, redeems: bool) -> None:
-        for pointer, account_id in (("/from", order.payer), ("/to", order.payee)):
-            if account_node(account_id) == self.node.node_id:
-                reserved = accounts.role_of(account_id) in RESERVED
-                if reserved and not (redeems and account_id == order.payee and order.hold_until_ms is None):
-                    raise refused(Fault.RESERVED_ACCOUNT, {"pointer": pointer})
-        for pointer, account_id in (("/from", order.payer), ("/to", order.payee)):
-            if account_node(account_id) != self.node.node_id:
+        home, sides = self.node.node_id, (("/from", order.payer), ("/to", order.payee))
+        for pointer, account_id in sides:
+            may_redeem = redeems and account_id == order.payee and order.hold_until_ms is None
+            if accounts.is_reserved(account_id, home) and not may_redeem:
+                raise refused(Fault.RESERVED_ACCOUNT, {"pointer": pointer})
+        for pointer, account_id in sides:
+            if account_node(account_id) != home:
                 raise refused(Fault.OTHER_NODE, {"pointer": pointer})
 
     def _charge_before_payout(self, tx: Tx, payer: Account, at_ms: int) -> None:
