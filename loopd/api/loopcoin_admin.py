@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from loopd.api.answers import Answer, json_answer
 from loopd.api.idempotency import Write
-from loopd.api.loopcoin_transfers import refusal_logged, refusals
+from loopd.api.loopcoin_refusals import refusal_logged, refusals
 from loopd.api.paging import CURSOR, cursor_of, following_path, page_schema
 from loopd.api.request_form import RequestForm
 from loopd.api.requests import Request

@@ -1,14 +1,13 @@
 """`/api/v1/loopcoin/transfers`: orders to pay (§5.2), alone or linked, at once or held."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
-
-import structlog
 
 from loopd.api.answers import LD_JSON, Answer, entity_answer, json_answer
 from loopd.api.idempotency import Write
 from loopd.api.loopcoin_callers import READ_REFUSALS, authority_of, authority_to_end, identify, may_read
+from loopd.api.loopcoin_refusals import refusal_logged, refusals
 from loopd.api.records import DOCUMENT_REFUSALS
 from loopd.api.requests import Request
 from loopd.api.routes import Body, Route, Success
@@ -20,7 +19,7 @@ from loopd.ledger.orders import Order, read_order
 from loopd.ledger.refusals import Fault
 from loopd.ledger.service import Done, Ledger, unknown_transfer
 from loopd.protocol.documents import Document, check_document, check_value
-from loopd.protocol.errors import Invalid, NotFound, Refusal
+from loopd.protocol.errors import Invalid, NotFound
 from loopd.protocol.json_text import dump_json, read_json
 from loopd.protocol.limits import LINKED_TRANSFERS_MAX, ORDER_MAX_BYTES
 
@@ -55,28 +54,6 @@ _END_FAULTS: Final = (
     *(Fault.NOT_AUTHORISED, Fault.OF_A_TRANSACTION, Fault.NOT_PENDING, Fault.ALREADY_POSTED),
     *(Fault.ALREADY_VOIDED, Fault.ALREADY_EXPIRED),
 )
-
-_log = structlog.get_logger(__name__)
-
-
-def refusals(faults: Sequence[Fault], more: Mapping[int, Sequence[str]] | None = None) -> dict[int, tuple[str, ...]]:
-    """Faults as a route lists them, the reasons by their status; `more` has further ones."""
-    found: dict[int, tuple[str, ...]] = {404: ("no_ledger",)}
-    for fault in faults:
-        found[fault.status] = (*found.get(fault.status, ()), fault.reason)
-    for status, reasons in (more or {}).items():
-        found[status] = (*found.get(status, ()), *reasons)
-    return found
-
-
-@contextmanager
-def refusal_logged(transfer_id: str) -> Iterator[None]:
-    """A refusal of what is asked of a transfer leaves a line with its reason in the log."""
-    try:
-        yield
-    except Refusal as refusal:
-        _log.info("transfer_refused", transfer=transfer_id.lower(), reason=refusal.reason)
-        raise
 
 
 class TransferRoutes:
