@@ -11,6 +11,7 @@ from loopd.api.access import Plane
 from loopd.api.clearing import ClearingRoutes
 from loopd.api.federate_settlement import FederateSettlementRoutes
 from loopd.api.idempotency import IdempotentWriter
+from loopd.api.loopcoin_settlement import LoopCoinSettlementRoutes
 from loopd.api.netting import NettingRoutes
 from loopd.api.node_effects import NodeRequestWriter
 from loopd.api.tokens import TokenStore
@@ -108,6 +109,7 @@ async def client_of(directory: Path, **settings: Any) -> AsyncIterator[Client]:
             *FederateSettlementRoutes(room.clearing, netting, reconciling, node.database, once).routes(),
             *ClearingRoutes(room.clearing, netting, reconciling, node.database, write).routes(),
             *NettingRoutes(netting, node.database, write).routes(),
+            *LoopCoinSettlementRoutes(node.settlements, room.clearing, node.database, write).routes(),
         ]
         async with (
             served(routes, node.clock, store, node_authenticator=TrustingAuthenticator()) as bases,

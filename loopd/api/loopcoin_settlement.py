@@ -6,7 +6,7 @@ from loopd.api.answers import LD_JSON, Answer, entity_answer
 from loopd.api.idempotency import Write
 from loopd.api.request_form import RequestForm
 from loopd.api.requests import Request
-from loopd.api.routes import Body, Route, Scope, Success
+from loopd.api.routes import Body, QueryParameter, Route, Scope, Success
 from loopd.database import Database, Tx
 from loopd.ledger.clearing.service import Clearing
 from loopd.ledger.movements import Phase
@@ -14,6 +14,9 @@ from loopd.ledger.settlement import Settlements
 from loopd.protocol.errors import Conflict
 
 _PATH: Final = "/api/v1/loopcoin/settlement/{id}"
+_SELLER: Final = QueryParameter(
+    name="seller", description="The seller's node, whose transaction it is; this one without it.", max_characters=80
+)
 _RESOLVE: Final = RequestForm(
     {
         "type": "object",
@@ -44,7 +47,9 @@ class LoopCoinSettlementRoutes:
                 summary="Read a transaction's settlement",
                 description="`payment.state` is `held` from selection on, then `posted` or `voided`, or `frozen` by a "
                 "dispute. Of a buyer in another city it is `requested` until both sides have `prepared`, or `refused`. "
-                "`residual` is what §7.4 assigns to nobody. No account is named.",
+                "`residual` is what §7.4 assigns to nobody. No account is named. A purchase of this city's is the "
+                "transaction of another node, which `seller` names; its state is then this city's own.",
+                query=(_SELLER,),
                 successes={200: shown},
                 refusals={404: ("no_ledger", "unknown_settlement")},
             ),
@@ -69,10 +74,11 @@ class LoopCoinSettlementRoutes:
 
     async def read(self, request: Request) -> Answer:
         points, transaction_id = self._database.points, request.parameters["id"]
-        between = self._clearing.entity(points, transaction_id)
+        seller = request.text("seller")
+        between = self._clearing.entity(points, transaction_id, seller)
         if between is not None:
             return entity_answer(between)
-        return entity_answer(self._settlements.entity(self._settlements.require(points, transaction_id)))
+        return entity_answer(self._settlements.entity(self._settlements.require(points, transaction_id, seller)))
 
     async def resolve(self, request: Request) -> Answer:
         phase = Phase(_RESOLVE.read(request.body)["decision"])

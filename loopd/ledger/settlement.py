@@ -98,10 +98,10 @@ class Settlements:
             raise refused(Fault.ALREADY_POSTED if phase is Phase.VOID else Fault.ALREADY_VOIDED)
         return self.require(tx, transaction_id)
 
-    def require(self, source: RowSource, transaction_id: str) -> Settlement:
-        """The settlement of a transaction of this node. NotFound `unknown_settlement`."""
+    def require(self, source: RowSource, transaction_id: str, seller: str | None = None) -> Settlement:
+        """The settlement of a transaction, of this node where `seller` names none. NotFound `unknown_settlement`."""
         self._ledger.require_enabled()
-        found = settlement_tables.find(source, self._ledger.node.node_id, transaction_id)
+        found = settlement_tables.find(source, seller or self._ledger.node.node_id, transaction_id)
         if found is None:
             raise NotFound("unknown_settlement", "No payment is known for this transaction.")
         return found

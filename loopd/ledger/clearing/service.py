@@ -125,11 +125,14 @@ class Clearing:
             raise _unknown()
         return clearance_json(clearance)
 
-    def entity(self, source: RowSource, transaction_id: str) -> dict[str, Any] | None:
-        """Settlement of a transaction of this node's that another city's account pays for; None where none does."""
+    def entity(self, source: RowSource, transaction_id: str, seller: str | None = None) -> dict[str, Any] | None:
+        """Settlement of a transaction between this city and another; None where none is known.
+
+        The transaction is the seller's node's, this one's where `seller` is not named.
+        """
         self._ledger.require_enabled()
         home = self._ledger.node
-        clearance = tables.find_of_transaction(source, home.node_id, transaction_id)
+        clearance = tables.find_of_transaction(source, home.node_id if seller is None else seller, transaction_id)
         if clearance is None or clearance.request is None:
             return None
         return entity_json(clearance, read_request(read_json(clearance.request)), home.context_url)

@@ -30,7 +30,7 @@ def clearance_json(clearance: Clearance) -> dict[str, Any]:
 
 
 def entity_json(clearance: Clearance, request: Request, context_url: str) -> dict[str, Any]:
-    """Settlement (§7.4) of a sale to another city, as the seller's node knows it, in its currency."""
+    """Settlement (§7.4) of a sale to another city, as either side knows it, in the seller's currency."""
     total, frozen = amount_json(request.total_minor), clearance.is_frozen
     lines = {line.value: amount_json(minor) for line, minor in request.lines.items()}
     payment: dict[str, Any] = {"state": "frozen" if frozen else clearance.state, "total": total, "lines": lines}

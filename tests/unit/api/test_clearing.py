@@ -8,12 +8,14 @@ import pytest
 
 from loopd.federation.authentication import NodeCaller
 from loopd.ledger.clearing.messages import SETTLEMENT_PATH
-from loopd.protocol.documents import dump_json
+from loopd.protocol.documents import check_document, dump_json
 from loopd.protocol.nodes import PeerAuth, Standing
 from tests.clearing_api import CLEARING, client_of, message, request, transaction
 from tests.exchange_api import TrustingAuthenticator
 from tests.exchange_support import known_node
 from tests.ledger_support import MARIA
+
+POST = message("Inquiry", asks="post")
 
 
 async def test_a_request_holds_the_money_and_is_taken_once(tmp_path: Path) -> None:
@@ -31,6 +33,25 @@ async def test_a_request_holds_the_money_and_is_taken_once(tmp_path: Path) -> No
             92,
             "TXN-2026-01-15-001",
         )
+
+
+async def test_a_purchase_shows_its_settlement_in_the_buyers_city_too(tmp_path: Path) -> None:
+    path = "/api/v1/loopcoin/settlement/TXN-2026-01-15-001"
+    async with client_of(tmp_path) as client:
+        await client.node.issue(MARIA, 200)
+        await client.tell(request())
+        # The id is Vienna's: Munich may have a transaction of the same.
+        for query in ("", "?seller=munich.loop", "?seller=linz.loop"):
+            assert (await client.ask("GET", path + query, authorised=False)).reason == "unknown_settlement"
+        for said, state in ((None, "held"), (message("Answer", answer="prepared"), "prepared"), (POST, "posted")):
+            if said is not None:
+                await client.tell(said)
+            answer = await client.ask("GET", f"{path}?seller=vienna.loop", authorised=False)
+            shown = check_document(answer.body, "Settlement").value
+            assert b"user:" not in answer.body
+            assert (shown["seller"], shown["buyer"], shown["final_cost"]) == ("vienna.loop", "munich.loop", 104)
+            assert list(shown["distribution"].values()) == [36, 24, 12, 8, 24]
+            assert (shown["payment"]["state"], shown["confirmation"]["payment_completed"]) == (state, state == "posted")
 
 
 async def test_a_dispute_is_resolved_by_the_operator(tmp_path: Path) -> None:
