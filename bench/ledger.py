@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import click
@@ -27,6 +28,7 @@ from loopd.ledger.orders import Order
 from loopd.ledger.service import Ledger
 from loopd.ledger.settings import LedgerSettings
 from loopd.protocol.contexts import context_url
+from loopd.protocol.json_text import dump_json
 
 NODE = "munich.loop"
 ACCOUNTS = tuple(f"user:holder-{number}@{NODE}" for number in range(200))
@@ -116,8 +118,11 @@ class Books:
         if payer == payee:
             return
         transfer_id = f"00000000-0000-4000-8000-{number:012x}"
+        received = dump_json(
+            {"id": transfer_id, "from": payer, "to": payee, "amount": Decimal("0.01"), "currency": "LC-MUC"}
+        )
         order = Order(
-            transfer_id, payer, payee, 1, "LC-MUC", self._clock.now_ms(), None, None, transfer_id.encode(), b"{}"
+            transfer_id, payer, payee, 1, "LC-MUC", self._clock.now_ms(), None, None, transfer_id.encode(), received
         )
         self._ledger.submit(tx, [order], Authority(account=payer))
 

@@ -1,5 +1,6 @@
 """Every invariant of the books, recomputed from the raw entries. Reads alone; a million entries take seconds."""
 
+import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -10,8 +11,10 @@ from loopd.ledger.accounts import Role
 from loopd.ledger.clearing.messages import Name
 from loopd.ledger.clearing.postings import link_of
 from loopd.ledger.dates import day_text
-from loopd.ledger.orders import own_id
+from loopd.ledger.orders import own_id, read_order
 from loopd.ledger.terms import TermsHistory
+from loopd.protocol.documents import check_document
+from loopd.protocol.errors import Refusal
 
 # Broken places told of one invariant; the first show what happened.
 _SHOWN: Final = 5
@@ -238,6 +241,22 @@ _QUERIES: Final[Sequence[tuple[str, str]]] = (
     ),
 )
 
+# Orders that are not by their letters what was written down, so that they are read: an amount may be `50.0` or `5e1`,
+# and a document in another form of JSON-LD. Most are, and SQLite sees that in a microsecond.
+_ORDERS: Final = (
+    "SELECT t.number, t.id, t.amount_minor, p.id AS payer, q.id AS payee, p.currency, t.document "
+    "FROM ledger_transfer t JOIN ledger_account p ON p.number = t.payer JOIN ledger_account q ON q.number = t.payee "
+    "WHERE t.number > ? AND t.kind IN ('payment', 'redemption') AND t.phase IN ('posted', 'pending') "
+    "AND CASE WHEN json_valid(CAST(t.document AS TEXT)) THEN CAST(t.document AS TEXT) ->> '$.id' = t.id "
+    "AND CAST(t.document AS TEXT) ->> '$.from' = p.id AND CAST(t.document AS TEXT) ->> '$.to' = q.id "
+    "AND CAST(t.document AS TEXT) ->> '$.currency' = p.currency AND CAST(t.document AS TEXT) -> '$.amount' IN "
+    "(printf('%d.%02d', t.amount_minor / 100, t.amount_minor % 100), "
+    "CASE t.amount_minor % 100 WHEN 0 THEN printf('%d', t.amount_minor / 100) END) END IS NOT true "
+    "ORDER BY t.number LIMIT ?"
+)
+# Of these so many are read at a time.
+_PAGE: Final = 1_000
+
 
 def check(source: RowSource, progress: Callable[[str], None] = lambda _: None) -> list[Finding]:
     """All invariants, each with the first places where it is broken. `progress` hears of each as it is begun."""
@@ -246,7 +265,13 @@ def check(source: RowSource, progress: Callable[[str], None] = lambda _: None) -
         progress(invariant)
         rows = source.all(f"{query} LIMIT {_SHOWN}")
         found.append(Finding(invariant, [str(row[0]) for row in rows]))
-    found += [_ageing(source), _inside_the_city(source), _between_cities(source), _conservation(source)]
+    found += [
+        _as_ordered(source),
+        _ageing(source),
+        _inside_the_city(source),
+        _between_cities(source),
+        _conservation(source),
+    ]
     return found
 
 
@@ -289,6 +314,27 @@ def conservation(source: RowSource) -> list[Conservation]:
 def _conservation(source: RowSource) -> Finding:
     broken = [each.currency for each in conservation(source) if not each.holds]
     return Finding("issued + received = holdings + redeemed + sent", broken)
+
+
+def _as_ordered(source: RowSource) -> Finding:
+    """What was written down is what its payer ordered: the order is kept as it came, and a signature covers it."""
+    broken: list[str] = []
+    after = 0
+    while rows := source.all(_ORDERS, (after, _PAGE)):
+        broken += [row["id"] for row in rows if not _is_as_ordered(row)]
+        after = rows[-1]["number"]
+    return Finding("what was paid is what its payer ordered", broken[:_SHOWN])
+
+
+def _is_as_ordered(row: sqlite3.Row) -> bool:
+    if row["document"] is None:
+        return False
+    try:
+        order = read_order(check_document(row["document"], "LoopCoinTransfer"))
+    except Refusal:
+        return False
+    written = row["id"], row["payer"], row["payee"], row["amount_minor"], row["currency"]
+    return (order.id, order.payer, order.payee, order.amount_minor, order.currency) == written
 
 
 def _ageing(source: RowSource) -> Finding:

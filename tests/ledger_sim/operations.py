@@ -16,6 +16,7 @@ from loopd.ledger.clearing.rules import Decision
 from loopd.ledger.issuance import Issue
 from loopd.ledger.movements import Phase
 from loopd.ledger.orders import Order
+from loopd.protocol.json_text import dump_json
 from loopd.protocol.loopcost import LoopCost
 from loopd.protocol.quantity import Quantity
 from loopd.protocol.subjects import SubjectKind
@@ -411,8 +412,14 @@ def _order(order: Asked) -> Order:
         order.until_ms,
         signature,
         signed,
-        b"{}",
+        _received(order),
     )
+
+
+def _received(order: Asked) -> bytes:
+    """As much of the LoopCoinTransfer as the ledger keeps it for."""
+    said = {"id": order.id, "from": order.payer, "to": order.payee, "currency": order.currency}
+    return dump_json({**said, "amount": Decimal(order.amount).scaleb(-2)})
 
 
 def _authority(shows: Shows) -> Authority:

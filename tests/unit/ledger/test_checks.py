@@ -1,14 +1,21 @@
+import re
 import sqlite3
 from pathlib import Path
 
 import pytest
 
 from loopd.ledger import checks
+from loopd.ledger.authority import Authority
 from loopd.ledger.movements import Phase
+from loopd.ledger.orders import read_order
+from loopd.protocol.contexts import vocabulary_iri
+from loopd.protocol.documents import check_document, dump_json
 from loopd.protocol.timestamps import format_timestamp
 from tests.ledger_support import ANNA, BREWERY, DAY_MS, MARIA, LedgerNode, ledger_node
 
 ZOE = "user:zoe@munich.loop"
+
+ORDERED = "what was paid is what its payer ordered"
 
 # What somebody with the file in hand could do, once the triggers that forbid it are gone, and which invariant tells.
 TAMPERED = [
@@ -87,6 +94,11 @@ TAMPERED = [
     ("UPDATE ledger_transfer SET at_ms = 0 WHERE phase = 'void'", "a pending transfer ended as its end says"),
     ("UPDATE ledger_hold SET expires_at_ms = NULL WHERE state = 'expired'", "a pending transfer ended as its end says"),
     ("DELETE FROM ledger_settlement", "a settlement's lines"),
+    ("UPDATE ledger_transfer SET id = 'x' WHERE kind = 'payment' AND phase = 'posted' AND number = 3", ORDERED),
+    ("UPDATE ledger_transfer SET document = NULL WHERE kind = 'payment' AND phase = 'pending'", ORDERED),
+    ("UPDATE ledger_transfer SET document = x'7b' WHERE kind = 'payment' AND phase = 'pending'", ORDERED),
+    ("UPDATE ledger_transfer SET document = CAST(replace(document, ':100', ':101') AS BLOB) WHERE number = 3", ORDERED),
+    ("UPDATE ledger_transfer SET document = CAST(replace(document, 'anna', 'hans') AS BLOB)", ORDERED),
     ("UPDATE ledger_settlement SET transaction_id = 'TXN-2026-01-15-002'", "a settlement is of its own transaction"),
 ]
 
@@ -158,6 +170,23 @@ async def test_coins_that_were_made_younger_than_their_issue_are_found(tmp_path:
     async with ledger_node(tmp_path) as node:
         await life(node)
     assert tamper(tmp_path / "loopd.db", *ISSUED_LATER) == ["what the city pays out is dated that day"]
+
+
+@pytest.mark.parametrize("amount", ["50", "50.0", "50.00", "50.000", "5e1", "0.5E2", "49.99", "0.01", "0.1", "12.30"])
+@pytest.mark.parametrize("aliased", [False, True])
+async def test_an_order_may_be_written_in_many_ways(tmp_path: Path, amount: str, aliased: bool) -> None:
+    async with ledger_node(tmp_path) as node:
+        await node.issue(MARIA, 100)
+        order = node.order(MARIA, BREWERY, 7)
+        if aliased:
+            order["@context"] = [order["@context"], {"sum": f"{vocabulary_iri()}amount"}]
+            order["sum"] = order.pop("amount")
+        text = re.sub(rb'"(amount|sum)":7', rb'"\1":' + amount.encode(), dump_json(order))
+        read = read_order(check_document(text, "LoopCoinTransfer"))
+        await node.write(lambda tx: node.ledger.submit(tx, [read], Authority(account=MARIA)))
+        assert [finding for finding in checks.check(node.database.points) if not finding.holds] == []
+    more = tamper(tmp_path / "loopd.db", "UPDATE ledger_transfer SET amount_minor = amount_minor + 1 WHERE number = 3")
+    assert ORDERED in more
 
 
 def tamper(file: Path, *statements: str) -> list[str]:
