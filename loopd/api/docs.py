@@ -158,7 +158,7 @@ def curl_example(route: Route, base_url: str) -> str:
         base_url = "http://localhost"
     if route.method != "GET":
         parts.append(f"-X {route.method}")
-    if isinstance(route.access, Scope) and not route.admin:
+    if (isinstance(route.access, Scope) and not route.admin) or route.token_shows_more:
         parts.append('-H "Authorization: Bearer $TOKEN"')
     if route.body is not Body.NONE:
         parts.append("-H 'Content-Type: application/ld+json'")

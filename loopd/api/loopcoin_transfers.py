@@ -18,6 +18,7 @@ from loopd.ledger.movements import Phase, Transfer
 from loopd.ledger.orders import Order, read_order
 from loopd.ledger.refusals import Fault
 from loopd.ledger.service import Done, Ledger, unknown_transfer
+from loopd.protocol.contexts import context_url
 from loopd.protocol.documents import Document, check_document, check_value
 from loopd.protocol.errors import Invalid, NotFound
 from loopd.protocol.json_text import dump_json, read_json
@@ -44,6 +45,11 @@ _RESULTS: Final[Mapping[str, Any]] = {
     "required": ["results"],
     "properties": {"results": _LINKED["properties"]["transfers"]},
 }
+_EXAMPLE: Final = (
+    f'{{"@context": "{context_url()}", "@type": "LoopCoinTransfer", '
+    '"id": "550e8400-e29b-41d4-a716-446655440000", "from": "user:maria@munich.loop", '
+    '"to": "business:brewery@munich.loop", "amount": 12.50, "currency": "LC-MUC", "timestamp": "2026-11-30T10:00:00Z"}'
+)
 _ORDER_FAULTS: Final = (
     *(Fault.BAD_AMOUNT, Fault.NOT_CANONICAL, Fault.RESERVED_ID, Fault.WRONG_CURRENCY, Fault.SAME_ACCOUNT),
     *(Fault.BAD_SIGNATURE, Fault.NOT_AUTHORISED, Fault.OTHER_CONTENT, Fault.BAD_TIME, Fault.RESERVED_ACCOUNT),
@@ -82,6 +88,7 @@ class TransferRoutes:
                 body=Body.REQUIRED,
                 body_max_bytes=ORDER_MAX_BYTES,
                 request_schema=_ENTITY,
+                example=_EXAMPLE,
                 successes={201: shown, 200: shown},
                 refusals=refusals(_ORDER_FAULTS, {400: DOCUMENT_REFUSALS, 503: ("decay_due",)}),
             ),
@@ -98,6 +105,7 @@ class TransferRoutes:
                 body=Body.REQUIRED,
                 body_max_bytes=LINKED_TRANSFERS_MAX * ORDER_MAX_BYTES,
                 request_schema=_LINKED,
+                example=f'{{"transfers": [{_EXAMPLE}]}}',
                 successes={
                     201: Success(description="All of them.", schema=_RESULTS),
                     200: Success(description="Carried out before.", schema=_RESULTS),

@@ -36,14 +36,14 @@ Generated from the table of routes. A running node shows the same at `/docs`, wi
 def routes_page() -> str:
     """The page."""
     parts = [_INTRODUCTION]
-    routes = asyncio.run(_served_routes())
+    routes = asyncio.run(served_routes())
     for noun in dict.fromkeys(route.noun for route in routes):
         parts.append(f"## {noun}\n")
         parts += [_entry(route) for route in routes if route.noun == noun]
     return "\n".join(parts)
 
 
-async def _served_routes() -> tuple[Route, ...]:
+async def served_routes() -> tuple[Route, ...]:
     """The routes of a node that never listens; the operator's listener serves all."""
     settings = parse_settings(example_toml(), "example", {})
     node = settings.node

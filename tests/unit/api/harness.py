@@ -17,6 +17,7 @@ from loopd.api.docs import ApiIdentity
 from loopd.api.health import HealthRoutes
 from loopd.api.idempotency import IdempotentWriter
 from loopd.api.metrics import RequestMetrics
+from loopd.api.paging import CURSOR
 from loopd.api.requests import Request
 from loopd.api.routes import LIMIT, Access, Body, QueryParameter, RateClass, Route, Scope, Success
 from loopd.api.settings import ApiSettings
@@ -81,7 +82,7 @@ class Things:
                 handler=self._list,
                 noun="Things",
                 summary="List things",
-                query=(LIMIT, word),
+                query=(LIMIT, CURSOR, word),
                 successes=anything,
             ),
             Route(
@@ -90,6 +91,7 @@ class Things:
                 handler=self._show,
                 noun="Things",
                 summary="Read a thing",
+                description="With `<id>` alone.",
                 successes=thing,
             ),
             Route(

@@ -7,6 +7,7 @@ import orjson
 import pytest
 import schemathesis
 
+from loopd.api.docs import curl_example
 from loopd.api.openapi import entity_schemas, openapi_document, operation_id
 from loopd.api.routes import Access, Body, RateClass, Route, Success, refusals_of
 from tests.unit.api.harness import Client, Harness
@@ -131,6 +132,17 @@ async def test_the_page_names_every_route_and_loads_nothing_from_outside(node: H
     assert style.headers["Content-Type"] == "text/css; charset=utf-8"
     assert b"prefers-color-scheme: dark" in style.body
     assert b"url(" not in style.body
+
+
+async def test_descriptions_on_the_page_are_for_people(node: Harness) -> None:
+    page = (await node.admin.call("GET", "/docs")).body.decode()
+    assert "Read a thing. With <code>&lt;id&gt;</code> alone." in page
+    assert "None" not in page
+
+
+def test_a_call_that_a_token_may_authorise_shows_where_the_token_goes() -> None:
+    assert "$TOKEN" in curl_example(_route(token_shows_more=True), "https://munich.example")
+    assert "$TOKEN" not in curl_example(_route(), "https://munich.example")
 
 
 async def test_metrics_count_by_route_and_status_never_by_path(node: Harness) -> None:
