@@ -71,8 +71,9 @@ class LedgerSettings(RoomSettings):
     )
     credit_limits: dict[str, Annotated[Decimal, Field(ge=0, le=LEDGER_AMOUNT_MAX_LC, decimal_places=2)]] = Field(
         default_factory=dict,
-        description="For each peer how much it may owe this city, in LC. So much of its debt counts as reserve; a "
-        "peer without a limit settles nothing here.",
+        description="For each peer how much it may owe this city, in LC, its id in quotes: "
+        '`{ "vienna.loop" = 5000 }`. So much of its debt counts as reserve; a peer without a limit settles nothing '
+        "here.",
     )
     settlement_methods: dict[str, Literal["clearing", "gross", "netting"]] = Field(
         default_factory=dict,

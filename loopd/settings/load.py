@@ -175,6 +175,10 @@ class _Loader:
             case _:
                 # Each member of a union has its own complaint; what is allowed says more than all of them.
                 message = _plain_message(first) if len(details) == 1 else "is none of that"
+                if len(path) == 3 and isinstance(first["input"], dict):
+                    # TOML reads `vienna.loop = 5000` as a table `vienna` with a key `loop`.
+                    quoted = ", ".join(json.dumps(f"{path[2]}.{key}") for key in first["input"])
+                    message = f"a key with a dot stands in quotes: {quoted}" if quoted else message
                 self._add(path, first["input"], message + self._allowed(path))
 
     def _add(self, path: tuple[str, ...], value: Any, message: str, *, shown: bool = True) -> None:

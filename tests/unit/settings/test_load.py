@@ -87,6 +87,21 @@ def test_a_value_of_the_wrong_kind_is_refused(line: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ("{ vienna.loop = 5000 }", 'a key with a dot stands in quotes: "vienna.loop" (allowed: number'),
+        ('{ "Vienna" = 5000 }', "not a node's id: Vienna (allowed: table"),
+        ('{ "vienna.loop" = "much" }', "must be a valid decimal (allowed: number"),
+        ('{ "vienna.loop" = {} }', "must be"),
+    ],
+)
+def test_a_limit_for_no_node_is_told_as_what_it_is(limits: str, said: str) -> None:
+    (found,) = problems(f"[ledger]\ncredit_limits = {limits}\n")
+    assert found.startswith(f"munich/loopd.toml:{NODE_LINES + 2}: ledger.credit_limits")
+    assert said in found
+
+
+@pytest.mark.parametrize(
     "endpoint",
     [
         "http://munich.example/api/v1",
