@@ -9,7 +9,7 @@ import click
 
 from loopd.cli.admin_client import call
 from loopd.cli.failure import Failure
-from loopd.cli.options import DECISIONS, directory_argument, json_option, limit_option
+from loopd.cli.options import DECISIONS, CommandGroup, directory_argument, json_option, limit_option
 from loopd.cli.output import print_fields, print_gap, print_json, print_table
 from loopd.directory import NodeDirectory
 from loopd.protocol.limits import LIST_LIMIT_MAX
@@ -18,7 +18,7 @@ _DISCHARGE = ("id", "debtor", "creditor", "amount", "currency", "state", "refere
 peer_argument = click.argument("peer", metavar="PEER")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def clearing() -> None:
     """What this city and another owe each other, the runs that both sign, and how they are paid."""
 

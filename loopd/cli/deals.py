@@ -1,6 +1,8 @@
 """`loopd supply`, `match`, `transfer`, `transaction`: what this city offers, whom it goes to, and where it is."""
 
+import secrets
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -8,10 +10,12 @@ from urllib.parse import quote, urlencode
 import click
 
 from loopd.cli.admin_client import call
-from loopd.cli.options import DECISIONS, directory_argument, json_option, limit_option, read_file
-from loopd.cli.output import print_fields, print_gap, print_json, print_table
+from loopd.cli.options import DECISIONS, CommandGroup, directory_argument, json_option, limit_option, read_file
+from loopd.cli.output import json_bytes, print_fields, print_gap, print_json, print_table
 from loopd.directory import NodeDirectory
+from loopd.protocol.contexts import CURRENT_VERSION, context_url
 from loopd.protocol.lifecycle import MirroredEntity
+from loopd.settings import load_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +45,8 @@ _TRANSACTION = _Noun(
 
 
 def _group(noun: _Noun, summary: str) -> click.Group:
-    """The commands of one of the four."""
-    group = click.Group(noun.command, help=f"{summary} The daemon must be running.")
-
-    @group.command(help=f"Make the {noun.document} in FILE, or from standard input with -. Prints its id and status.")
-    @directory_argument
-    @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
-    @json_option
-    def create(directory: NodeDirectory, file: Path, as_json: bool) -> None:
-        answer = call(directory, "POST", noun.path, document=read_file(file))
-        _print_state(answer, as_json)
+    """The commands of one of the four, but for how it is made."""
+    group = CommandGroup(noun.command, help=f"{summary} The daemon must be running.")
 
     @group.command(name="list", help="List them, newest first.")
     @directory_argument
@@ -97,6 +93,19 @@ def _group(noun: _Noun, summary: str) -> click.Group:
     return group
 
 
+def _add_create(group: click.Group, noun: _Noun) -> click.Group:
+    """The command that makes one of a document."""
+
+    @group.command(help=f"Make the {noun.document} in FILE, or from standard input with -. Prints its id and status.")
+    @directory_argument
+    @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+    @json_option
+    def create(directory: NodeDirectory, file: Path, as_json: bool) -> None:
+        _print_state(call(directory, "POST", noun.path, document=read_file(file)), as_json)
+
+    return group
+
+
 def _path_of(noun: _Noun, entry_id: str) -> str:
     return f"{noun.path}/{quote(entry_id, safe='')}"
 
@@ -124,10 +133,53 @@ def _cell(value: Any) -> Any:
     return f"{value.get('value')} {value.get('unit')}" if isinstance(value, dict) else value
 
 
-supply = _group(_SUPPLY, "Offers of this city: how much of what is to be had, until when.")
-match = _group(_MATCH, "Matches: an offer and whom it goes to. An active one reserves what is offered.")
+supply = _add_create(_group(_SUPPLY, "Offers of this city: how much of what is to be had, until when."), _SUPPLY)
+match = _add_create(
+    _group(_MATCH, "Matches: an offer and whom it goes to. An active one reserves what is offered."), _MATCH
+)
 transfer = _group(_TRANSFER, "Transfers: goods on their way.")
-transaction = _group(_TRANSACTION, "Transactions: what was sold, and where it stands.")
+transaction = _add_create(_group(_TRANSACTION, "Transactions: what was sold, and where it stands."), _TRANSACTION)
+
+
+@transfer.command(name="create")
+@directory_argument
+@click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--match", "match_id", metavar="MATCH-ID", help="Whose goods go; `transaction list` names it.")
+@click.option("--handoff-at", metavar="TIME", help="When they are handed over, 2026-11-21T08:00:00Z; without: now.")
+@click.option("--id", "transfer_id", metavar="ID", help="Its id; without, one is made.")
+@json_option
+def create_transfer(
+    directory: NodeDirectory,
+    file: Path | None,
+    match_id: str | None,
+    handoff_at: str | None,
+    transfer_id: str | None,
+    as_json: bool,
+) -> None:
+    """Make a Transfer of the goods of a Match, or the one in FILE (standard input with -). Prints its id and status.
+
+    A transaction that becomes `in_transit` makes one by itself, where there is none. The transaction follows its
+    Transfer, and its payment does; the buyer's city says that the goods have come with `loopd mirror ask`.
+    """
+    if file is not None:
+        if match_id or handoff_at or transfer_id:
+            raise click.UsageError("FILE says all of it; the options make a Transfer without one")
+        _print_state(call(directory, "POST", _TRANSFER.path, document=read_file(file)), as_json)
+        return
+    if match_id is None:
+        raise click.UsageError("name a FILE, or the Match with --match")
+    of_match = call(directory, "GET", _path_of(_MATCH, match_id))
+    document = {
+        "@context": context_url(load_settings(directory.root).node.context_host),
+        "@type": _TRANSFER.document,
+        "schema_version": CURRENT_VERSION,
+        "id": transfer_id or f"TRANSFER-{secrets.token_hex(8).upper()}",
+        "match_id": match_id,
+        **{name: of_match[name] for name in ("material_id", "product_id") if name in of_match},
+        "status": "scheduled",
+        "handoff_at": handoff_at or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    _print_state(call(directory, "POST", _TRANSFER.path, document=json_bytes(document)), as_json)
 
 
 @transaction.command()

@@ -6,13 +6,13 @@ from typing import Any
 import click
 
 from loopd.cli.admin_client import AdminClient, stopped_database, with_daemon_or_alone
-from loopd.cli.options import directory_argument, json_option
+from loopd.cli.options import CommandGroup, directory_argument, json_option
 from loopd.cli.output import cell, print_fields, print_json
 from loopd.directory import NodeDirectory
 from loopd.settings import Settings
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def key() -> None:
     """The node's key: show, rotate, revoke; with the daemon running or stopped."""
 

@@ -15,7 +15,7 @@ import click
 from loopd.cli.accounts import account_path
 from loopd.cli.admin_client import AdminRefused, call
 from loopd.cli.failure import Failure
-from loopd.cli.options import DecimalParameter, directory_argument, json_option, limit_option
+from loopd.cli.options import CommandGroup, DecimalParameter, directory_argument, json_option, limit_option
 from loopd.cli.output import print_fields, print_gap, print_json, print_table
 from loopd.database.connection import check_ours, connect
 from loopd.database.rows import ConnectionRows
@@ -37,7 +37,7 @@ transfer_id_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def ledger() -> None:
     """The city's currency: accounts, issuance, and books that can be checked."""
 

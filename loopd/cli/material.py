@@ -9,12 +9,12 @@ import click
 from loopd.cli.accounts import require_account
 from loopd.cli.admin_client import call
 from loopd.cli.failure import Failure
-from loopd.cli.options import directory_argument, json_option, limit_option, read_file
+from loopd.cli.options import CommandGroup, directory_argument, json_option, limit_option, read_file
 from loopd.cli.output import print_json, print_table
 from loopd.directory import NodeDirectory
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def material() -> None:
     """Materials and products of this node. The daemon must be running."""
 

@@ -6,7 +6,7 @@ from urllib.parse import quote, urlencode
 import click
 
 from loopd.cli.admin_client import call
-from loopd.cli.options import directory_argument, json_option, limit_option
+from loopd.cli.options import CommandGroup, directory_argument, json_option, limit_option
 from loopd.cli.output import print_fields, print_json, print_table
 from loopd.directory import NodeDirectory
 from loopd.protocol.lifecycle import MirroredEntity
@@ -15,7 +15,7 @@ _ENTITIES = [entity.value for entity in MirroredEntity]
 _COLUMNS = ("node", "entity", "id", "status", "version", "updated", "asked for", "answer")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def mirror() -> None:
     """Deals that other nodes decide: list them, ask for a status. The daemon must be running."""
 

@@ -8,7 +8,7 @@ import click
 
 from loopd.cli.accounts import require_account
 from loopd.cli.admin_client import call
-from loopd.cli.options import DecimalParameter, directory_argument, json_option
+from loopd.cli.options import CommandGroup, DecimalParameter, directory_argument, json_option
 from loopd.cli.output import cell, print_fields, print_json, print_table
 from loopd.directory import NodeDirectory
 from loopd.protocol.limits import QUANTITY_MAX_FRACTION_DIGITS
@@ -18,7 +18,7 @@ _MONEY_DECIMALS = 2
 _COST_PARTS = ("base", "export", "import", "distance")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def offer() -> None:
     """Offers for materials: make, list, select, withdraw. The daemon must be running."""
 

@@ -14,8 +14,23 @@ from loopd.protocol.limits import DOCUMENT_MAX_BYTES, LIST_LIMIT_DEFAULT, LIST_L
 
 # How a dispute about a payment ends.
 DECISIONS = ("post", "void")
+# Click cuts a summary that is longer.
+_UNCUT = 1_000
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class CommandGroup(click.Group):
+    """Commands under one name. Their help lists each with its whole first sentence, on a narrow terminal too."""
+
+    # Groups within are of the same kind.
+    group_class = type
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, command.get_short_help_str(_UNCUT)) for name, command in found if command is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
 
 class DirectoryParameter(click.ParamType[NodeDirectory]):

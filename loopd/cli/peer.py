@@ -6,7 +6,7 @@ import click
 
 from loopd.cli.admin_client import call
 from loopd.cli.failure import Failure
-from loopd.cli.options import directory_argument, json_option
+from loopd.cli.options import CommandGroup, directory_argument, json_option
 from loopd.cli.output import cell, print_fields, print_json, print_table
 from loopd.directory import NodeDirectory
 from loopd.protocol.nodes import PeerAuth
@@ -29,7 +29,7 @@ _COLUMNS = (
 )
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def peer() -> None:
     """Peers: add, list, approve, suspend, resume, remove. The daemon must be running."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 import loopd
+from loopd.cli.options import CommandGroup
 from loopd.database import UnusableDatabase
 from loopd.directory import DirectoryError
 from loopd.ledger.refusals import UnusableLedger
@@ -51,7 +52,7 @@ COMMANDS: Mapping[str, str] = {
 }
 
 
-class Commands(click.Group):
+class Commands(CommandGroup):
     """Loads commands when they are needed, and ends the process as the command contract says."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

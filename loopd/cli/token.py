@@ -8,7 +8,7 @@ import click
 from loopd.api.routes import Scope
 from loopd.api.tokens import Token, TokenRecord, TokenStore
 from loopd.cli.admin_client import AdminClient, stopped_database, with_daemon_or_alone
-from loopd.cli.options import directory_argument, json_option
+from loopd.cli.options import CommandGroup, directory_argument, json_option
 from loopd.cli.output import print_json, print_table
 from loopd.clock import SystemClock
 from loopd.directory import NodeDirectory
@@ -17,7 +17,7 @@ from loopd.protocol.timestamps import format_timestamp
 from loopd.settings import Settings
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def token() -> None:
     """Tokens for the API, made with the daemon running or stopped."""
 

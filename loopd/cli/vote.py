@@ -12,7 +12,7 @@ import click
 
 from loopd.cli.admin_client import call
 from loopd.cli.failure import Failure
-from loopd.cli.options import directory_argument, json_option, limit_option
+from loopd.cli.options import CommandGroup, directory_argument, json_option, limit_option
 from loopd.cli.output import cell, json_bytes, print_fields, print_json, print_table
 from loopd.clock import SystemClock
 from loopd.directory import NodeDirectory
@@ -30,7 +30,7 @@ _COLUMNS = ("vote", "status", "method", "opens", "closes", "changes", "reason")
 _ROLL_PART = min(VOTE_ROLL_PART_MAX, 5_000)
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def vote() -> None:
     """Votes on signals: propose, enter or count results, certify, check. The daemon must be running."""
 

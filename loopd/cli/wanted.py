@@ -8,7 +8,7 @@ from urllib.parse import quote
 import click
 
 from loopd.cli.admin_client import call
-from loopd.cli.options import DecimalParameter, directory_argument, json_option, limit_option
+from loopd.cli.options import CommandGroup, DecimalParameter, directory_argument, json_option, limit_option
 from loopd.cli.output import print_fields, print_json, print_table
 from loopd.directory import NodeDirectory
 from loopd.protocol.limits import QUANTITY_MAX_FRACTION_DIGITS
@@ -19,7 +19,7 @@ _MONEY_DECIMALS = 2
 _KM_DECIMALS = 3
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def wanted() -> None:
     """Demand: what this city looks for, and what its peers do. The daemon must be running."""
 

@@ -6,7 +6,7 @@ import click
 
 from loopd.cli.admin_client import call
 from loopd.cli.failure import Failure
-from loopd.cli.options import directory_argument, json_option
+from loopd.cli.options import CommandGroup, directory_argument, json_option
 from loopd.cli.output import print_fields, print_json, print_table
 from loopd.directory import NodeDirectory
 
@@ -16,7 +16,7 @@ _COLUMNS = ("id", "url", "kinds", "status", "failures", "last_error", "last_succ
 webhook_argument = click.argument("webhook_id", metavar="ID", type=click.IntRange(min=1))
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def webhook() -> None:
     """Webhooks: add, list, test, rotate, enable, remove. The daemon must be running."""
 

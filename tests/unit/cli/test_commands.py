@@ -198,3 +198,11 @@ def test_the_lock_goes_with_the_process(node: NodeDirectory) -> None:
     assert not node.in_use()
     with node.lock(patience_s=0):
         assert node.lock_file.exists()
+
+
+@pytest.mark.parametrize("group", ["", "ledger", "ledger account", "clearing", "transfer"])
+def test_a_list_of_commands_is_not_cut(run: Run, monkeypatch: pytest.MonkeyPatch, group: str) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = run(*group.split(), "--help").stdout.partition("Commands:")[2].splitlines()
+    assert len(lines) > 2
+    assert [line for line in lines if line.endswith("...")] == []

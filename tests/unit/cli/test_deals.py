@@ -7,6 +7,7 @@ import pytest
 from click.testing import Result
 
 from loopd.directory import NodeDirectory
+from loopd.protocol.documents import check_document
 from tests.fake_daemon import FakeDaemon
 
 Run = Callable[..., Result]
@@ -96,6 +97,29 @@ def test_the_payment_of_a_sale_is_shown_and_a_dispute_about_it_ended(
     assert run("transaction", "resolve", node.root, SALE["transaction_id"], "void", "--json").exit_code == 0
     assert daemon.requests[-1] == ("POST", f"{path}/resolve", {"decision": "void"})
     assert run("transaction", "resolve", node.root, SALE["transaction_id"], "drop").exit_code == 2
+
+
+def test_a_transfer_is_made_of_a_match(run: Run, node: NodeDirectory, daemon: FakeDaemon) -> None:
+    daemon.answers["GET /api/v1/match/MATCH-00000"] = (200, {"id": "MATCH-00000", "material_id": OFFER["material_id"]})
+    daemon.answers["POST /api/v1/transfer"] = (201, {**OFFER, "id": "TRANSFER-0001"})
+    for extras in ([], ["--id", "TRANSFER-0001", "--handoff-at", "2026-09-22T08:00:00Z"]):
+        result = run("transfer", "create", node.root, "--match", "MATCH-00000", *extras)
+        assert (result.exit_code, "TRANSFER-0001" in result.stdout) == (0, True), result.stderr
+    made, named = (body for method, _, body in daemon.requests if method == "POST")
+    for document in (made, named):
+        checked = check_document(json.dumps(document).encode(), "Transfer").value
+        assert (checked["match_id"], checked["material_id"]) == ("MATCH-00000", OFFER["material_id"])
+    assert (named["id"], named["handoff_at"]) == ("TRANSFER-0001", "2026-09-22T08:00:00Z")
+
+
+def test_a_transfer_is_made_of_a_file_or_of_options_and_not_of_both(
+    run: Run, node: NodeDirectory, daemon: FakeDaemon
+) -> None:
+    document = node.root / "document.json"
+    document.write_text("{}")
+    for arguments in ([], [document, "--match", "MATCH-00000"], ["--id", "TRANSFER-0001"]):
+        assert run("transfer", "create", node.root, *arguments).exit_code == 2
+    assert daemon.requests == []
 
 
 def test_an_unknown_status_is_misuse(run: Run, node: NodeDirectory, daemon: FakeDaemon) -> None:
