@@ -89,7 +89,7 @@ def _show(page: Page, facts: Facts) -> None:
          amount(before["reserve"]), amount(after["reserve"]), BACKED_BY)
         for before, after in zip(facts["before"], facts["after"], strict=True)
     ]  # fmt: skip
-    page.table(("city", ">owed", ">now", "currency", ">reserve", ">now", "currency"), rows)
+    page.table(("city", ">owes", ">now", "currency", ">reserve", ">now", "currency"), rows)
     page.say("The bank pays outside; the books follow once the city that is paid has seen the money.")
 
 
