@@ -54,6 +54,8 @@ class Refusal(Exception):
         retry_after_s: int | None = None,
     ) -> None:
         super().__init__(message)
+        # Rooms keep their reasons as enumerations, whose members JSON takes as a value but not as a name.
+        reason = str(reason)
         self.status = status
         self.code = CODE_BY_STATUS[status]
         self.reason = reason

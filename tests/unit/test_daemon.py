@@ -21,7 +21,7 @@ from loopd.ledger.refusals import UnusableLedger
 from loopd.ledger.service import Ledger
 from loopd.ledger.settings import LedgerSettings
 from loopd.net.http_client import PeerClient
-from loopd.protocol.signing import ANNOUNCE_PATH
+from loopd.protocol.signing import ANNOUNCE_PATH, X_LOOP_TTL
 from loopd.settings import NodeSettings, Settings
 from tests.federation_support import (
     MUNICH,
@@ -105,12 +105,12 @@ async def munich(tmp_path: Path) -> AsyncIterator[Running]:
         yield found
 
 
-async def announce(node: Running) -> int:
-    """One announcement, made now."""
+async def announce(node: Running, **headers_over: str) -> int:
+    """One announcement, made now; `headers_over` replace its hop headers."""
     now_ms = SystemClock().now_ms()
     message = message_of(ORIGIN, now_ms=now_ms)
     headers = dict(signed_headers(ORIGIN, ANNOUNCE_PATH, message.body, now_ms, "munich.loop"))
-    headers |= {"Content-Type": "application/ld+json", **message.hop_headers(3)}
+    headers |= {"Content-Type": "application/ld+json", **message.hop_headers(3), **headers_over}
     async with node.session.post(node.public + ANNOUNCE_PATH, data=message.body, headers=headers) as answer:
         return answer.status
 
@@ -118,13 +118,14 @@ async def announce(node: Running) -> int:
 async def test_decisions_are_counted_by_reason(munich: Running) -> None:
     admission = admission_of(ORIGIN)
     await munich.database.write(lambda tx: nodes.admit(tx, admission, 0))
-    assert [await announce(munich) for _ in range(2)] == [202, 202]
+    assert [await announce(munich, **headers) for headers in ({X_LOOP_TTL: "9"}, {}, {})] == [400, 202, 202]
     status, text = await munich.get("/metrics")
     assert status == 200
     assert 'loopd_announcements_total{reason="accepted"} ' in text
     assert "loopd_http_requests_total" in text
     _, shown = await munich.ask("GET", "/admin/v1/status")
     assert shown["announcements"]["accepted"] >= 1
+    assert shown["announcements"]["bad_hop"] == 1
 
 
 async def test_the_status_names_the_node_its_counts_and_its_peers(munich: Running) -> None:

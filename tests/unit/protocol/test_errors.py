@@ -13,6 +13,7 @@ from loopd.protocol.errors import (
     Unauthorized,
     Unavailable,
 )
+from loopd.protocol.json_text import dump_json
 
 
 def test_the_envelope_has_code_message_and_details_with_the_reason_first() -> None:
@@ -21,6 +22,11 @@ def test_the_envelope_has_code_message_and_details_with_the_reason_first() -> No
     expected = {"error": {"code": "INVALID_REQUEST", "message": "limit must be 1 to 100.", "details": details}}
     assert refusal.envelope() == expected
     assert next(iter(refusal.details)) == "reason"
+
+
+def test_a_reason_that_a_room_keeps_as_an_enumeration_is_counted_and_shown_as_its_word() -> None:
+    refusal = Invalid(ErrorCode.CONFLICT, "A member of some enumeration.")
+    assert dump_json({refusal.reason: 1} | refusal.details) == b'{"CONFLICT":1,"reason":"CONFLICT"}'
 
 
 def test_details_cannot_replace_the_reason() -> None:
