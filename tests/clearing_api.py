@@ -20,9 +20,9 @@ from loopd.database import Tx
 from loopd.events.service import EventLog
 from loopd.ledger.clearing.messages import SETTLEMENT_PATH, settlement_id
 from loopd.ledger.clearing.ports import Consent
-from loopd.ledger.clearing.reconciling import Reconciling
 from loopd.ledger.clearing.room import ClearingRoom
 from loopd.ledger.netting.room import make_netting
+from loopd.ledger.reconciliation.service import Reconciling
 from loopd.protocol.documents import dump_json
 from tests.exchange_api import TrustingAuthenticator
 from tests.exchange_support import CONTEXT

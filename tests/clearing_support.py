@@ -1,9 +1,10 @@
 """Cities that pay each other, with a buyer and a seller in each; messages wait until a test passes them on."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
+from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.ledger import accounts
 from loopd.ledger.clearing import tables
@@ -91,3 +92,16 @@ def sale(number: int, seller: SettlingCity, buyer: SettlingCity, cost: LoopCost)
     costs = cost.base_minor, cost.export_minor, cost.import_minor, cost.distance_minor
     transaction = f"TXN-2026-09-21-{number:03d}"
     return transaction_of(Sale(seller.node_id, transaction, subject, buyer.node_id, seller.seller, buyer.buyer, costs))
+
+
+def plans_of(source: RowSource, read: Callable[[Any], object]) -> list[str]:
+    """How the database would find what a function reads, a line for each table."""
+    plans: list[str] = []
+
+    class Explaining:
+        def all(self, sql: str, parameters: Any) -> list[Any]:
+            plans.extend(row["detail"] for row in source.all(f"EXPLAIN QUERY PLAN {sql}", parameters))
+            return []
+
+    read(Explaining())
+    return plans

@@ -11,12 +11,12 @@ from loopd.api.request_form import RequestForm
 from loopd.api.requests import Request
 from loopd.api.routes import LIMIT, Body, Route, Scope, Success
 from loopd.database import Database, Tx
-from loopd.ledger.clearing.reconciling import Reconciling
 from loopd.ledger.clearing.rules import Decision, PayeeState, PayerState
 from loopd.ledger.clearing.service import Clearing
 from loopd.ledger.clearing.views import clearance_json
 from loopd.ledger.netting.rules import Method, Period
 from loopd.ledger.netting.service import Netting
+from loopd.ledger.reconciliation.service import Reconciling
 
 _PATH: Final = "/api/v1/loopcoin/clearing/{peer}"
 _RESOLVE: Final = RequestForm(

@@ -10,11 +10,11 @@ from loopd.api.requests import Request
 from loopd.api.routes import LIMIT, Access, Body, RateClass, Route, Success
 from loopd.database import Database, Tx
 from loopd.ledger.clearing.messages import MESSAGE_TYPES, SETTLEMENT_PATH
-from loopd.ledger.clearing.reconciliation import LISTED, EntryKind, entry_json
-from loopd.ledger.clearing.reconciling import Reconciling
 from loopd.ledger.clearing.service import Clearing
 from loopd.ledger.netting.documents import NETTING_TYPES
 from loopd.ledger.netting.service import Netting
+from loopd.ledger.reconciliation.rules import LISTED, EntryKind, entry_json
+from loopd.ledger.reconciliation.service import Reconciling
 from loopd.protocol.documents import Document, check_document
 from loopd.protocol.errors import Forbidden
 from loopd.protocol.nodes import Standing

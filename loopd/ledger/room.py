@@ -5,12 +5,13 @@ from loopd.clock import Clock
 from loopd.database import Database, Tx
 from loopd.due import DueTimer
 from loopd.ledger.clearing.ports import Bids, Outbox, Sales
-from loopd.ledger.clearing.reconciling import Reconciling, StatementReads
 from loopd.ledger.clearing.room import ClearingRoom
 from loopd.ledger.due import DueTime
 from loopd.ledger.netting.ports import NodeKeys
 from loopd.ledger.netting.room import make_netting
 from loopd.ledger.ports import Events, HomeNode
+from loopd.ledger.reconciliation.ports import StatementReads
+from loopd.ledger.reconciliation.service import Reconciling
 from loopd.ledger.service import Ledger
 from loopd.ledger.settings import LedgerSettings
 from loopd.ledger.settlement import Settlements

@@ -6,8 +6,8 @@ from itertools import permutations
 from typing import Any
 
 from loopd.ledger import checks
-from loopd.ledger.clearing import tables
-from loopd.ledger.clearing.reconciliation import compare
+from loopd.ledger.reconciliation.rules import compare
+from loopd.ledger.reconciliation.tables import statement
 from tests.ledger_sim.asks import Key
 from tests.ledger_sim.city import City
 from tests.ledger_sim.deals import ENDED
@@ -87,7 +87,7 @@ def check_by_themselves(cities: Mapping[str, City]) -> None:
         assert not broken, f"{name}: {broken}"
     for here, there in permutations(cities, 2):
         ours, theirs = (
-            [entry for _, entry in tables.statement(cities[name].source, name, peer, 0, -1)]
+            [entry for _, entry in statement(cities[name].source, name, peer, 0, -1)]
             for name, peer in ((here, there), (there, here))
         )
         comparison = compare(ours, theirs, here)

@@ -8,7 +8,6 @@ from typing import Final
 from loopd.database.rows import RowSource
 from loopd.database.writer import Tx
 from loopd.ledger.clearing.messages import Name
-from loopd.ledger.clearing.reconciliation import Entry, EntryKind
 from loopd.ledger.clearing.rules import Ask, Payee, PayeeState, Payer, PayerState
 
 # The other node of a row, as the index of the settlements with a peer has it.
@@ -214,34 +213,6 @@ def page(source: RowSource, peer: str, before: int | None, limit: int) -> list[C
         {"peer": peer, "before": 2**63 - 1 if before is None else before, "limit": limit},
     )
     return [clearance_of(row) for row in rows]
-
-
-def statement(source: RowSource, home: str, peer: str, after: int, limit: int) -> list[tuple[int, Entry]]:
-    """What is or may be in a peer's books too, by its place: payments have the even ones, discharges the odd."""
-    rows = source.all(
-        "SELECT * FROM (SELECT 2 * number AS place, payer_node, id, state, payer_minor, payee_minor, "
-        f"'settlement' AS kind FROM clearing_settlement WHERE {PEER} = :peer AND number > :after / 2 "
-        "AND state IN ('prepared', 'posted') ORDER BY number LIMIT :limit) "
-        "UNION ALL SELECT * FROM (SELECT 2 * number + 1, CASE side WHEN 'debtor' THEN :home ELSE peer END, id, "
-        "CASE state WHEN 'announced' THEN 'prepared' ELSE 'posted' END, backing_minor, backing_minor, 'discharge' "
-        "FROM netting_discharge WHERE peer = :peer AND number >= (:after + 1) / 2 AND state <> 'denied' "
-        "ORDER BY number LIMIT :limit) ORDER BY place LIMIT :limit",
-        {"peer": peer, "home": home, "after": after, "limit": limit},
-    )
-    return [
-        (
-            row["place"],
-            Entry(
-                row["payer_node"],
-                row["id"],
-                row["state"],
-                row["payer_minor"],
-                row["payee_minor"],
-                EntryKind(row["kind"]),
-            ),
-        )
-        for row in rows
-    ]
 
 
 def clearance_of(row: sqlite3.Row) -> Clearance:

@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 
 from loopd.ledger.authority import OPERATOR
-from loopd.ledger.clearing.reconciliation import compare
-from loopd.ledger.clearing.tables import statement
 from loopd.ledger.movements import Phase
 from loopd.ledger.netting.rules import DischargeSide, DischargeState
 from loopd.ledger.netting.tables import open_claims
@@ -350,53 +348,6 @@ def test_a_lost_announcement_and_a_lost_answer_are_said_again(pair: NettingPair)
     pair.vienna.clock.advance(DAY_MS)
     pair.vienna.tick()
     assert pair.vienna.sent() == []
-
-
-def test_statements_have_discharges_and_what_is_announced_is_on_its_way() -> None:
-    pair = NettingPair()
-    owing(pair)
-
-    def compared() -> tuple[int, int, str | None]:
-        here, there = (
-            [entry for _, entry in statement(city.source, city.node_id, peer, 0, 100)]
-            for city, peer in ((pair.munich, VIENNA), (pair.vienna, MUNICH))
-        )
-        found = compare(here, there, MUNICH)
-        return found.compared, found.in_flight, None if found.difference is None else found.difference.reason
-
-    assert compared() == (1, 0, None)
-    discharge_id = pair.pay(pair.vienna)
-    assert compared() == (1, 1, None)
-    pair.pass_on()
-    assert compared() == (2, 0, None)
-    confirm(pair.munich, VIENNA, discharge_id)
-    assert compared() == (2, 1, None)
-    pair.pass_on()
-    assert compared() == (2, 0, None)
-    # A city that booked a discharge which the other never announced is found.
-    lost = pair.vienna.connection
-    lost.execute("DROP TRIGGER netting_discharge_lasts")
-    lost.execute("PRAGMA foreign_keys=OFF")
-    lost.execute("DELETE FROM netting_discharge")
-    assert compared() == (1, 0, "missing_there")
-    pair.close()
-
-
-def test_a_statement_goes_on_with_each_entry_once(pair: NettingPair) -> None:
-    for number in range(3):
-        owing(pair)
-        discharge_id = pair.pay(pair.vienna, run=number + 1, number=number)
-        pair.pass_on()
-        confirm(pair.munich, VIENNA, discharge_id)
-        pair.pass_on()
-    whole = statement(pair.munich.source, MUNICH, VIENNA, 0, 100)
-    assert len(whole) == 6
-    for limit in (1, 2, 4):
-        paged, after = [], 0
-        while page := statement(pair.munich.source, MUNICH, VIENNA, after, limit):
-            paged += page
-            after = page[-1][0]
-        assert paged == whole
 
 
 @pytest.mark.parametrize("step", ["announce", "take", "confirm", "deny", "hear"])

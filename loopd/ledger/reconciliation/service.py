@@ -2,25 +2,18 @@
 
 import asyncio
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from loopd.database import Database
 from loopd.database.rows import RowSource
-from loopd.ledger.clearing import tables
 from loopd.ledger.clearing.messages import SETTLEMENT_PATH
-from loopd.ledger.clearing.reconciliation import Entry, compare, comparison_json, read_entry
 from loopd.ledger.clearing.service import Clearing
+from loopd.ledger.reconciliation import tables
+from loopd.ledger.reconciliation.ports import StatementReads
+from loopd.ledger.reconciliation.rules import Entry, compare, comparison_json, read_entry
 from loopd.protocol.errors import Invalid, Unavailable
 from loopd.protocol.json_text import read_json
 from loopd.protocol.limits import LIST_LIMIT_MAX, STATEMENT_PAGES_MAX
-
-
-class StatementReads(Protocol):
-    """Asks another node."""
-
-    async def __call__(self, node_id: str, path: str) -> bytes | None:
-        """The body of a 200 to a signed GET of `path` (from `/api/v1` on), or None where none came."""
-        ...
 
 
 class Reconciling:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from loopd.ledger.clearing.reconciliation import Entry, EntryKind, compare, read_entry
+from loopd.ledger.reconciliation.rules import Entry, EntryKind, compare, read_entry
 
 HERE, THERE = "munich.loop", "vienna.loop"
 
