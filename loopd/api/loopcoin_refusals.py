@@ -22,10 +22,13 @@ def refusals(faults: Sequence[Fault], more: Mapping[int, Sequence[str]] | None =
 
 
 @contextmanager
-def refusal_logged(transfer_id: str) -> Iterator[None]:
-    """A refusal of what is asked of a transfer leaves a line with its reason in the log."""
+def refusal_logged(transfer_id: str | None) -> Iterator[None]:
+    """A refusal of what is asked of a transfer leaves a line with its reason in the log.
+
+    The id is None where it names no transfer and was not held against a schema: it could be anything.
+    """
     try:
         yield
     except Refusal as refusal:
-        log.info("transfer_refused", transfer=transfer_id.lower(), reason=refusal.reason)
+        log.info("transfer_refused", transfer=transfer_id and transfer_id.lower(), reason=refusal.reason)
         raise

@@ -186,14 +186,14 @@ class TransferRoutes:
 
     async def _end(self, request: Request, phase: Phase) -> Answer:
         transfer = self._find(request)
-        key = None if transfer is None else self._keys_of(transfer)[0]
-        with refusal_logged(request.parameters["id"]):
+        transfer_id, key = (None, None) if transfer is None else (transfer.id, self._keys_of(transfer)[0])
+        with refusal_logged(transfer_id):
             authority = authority_to_end(request, transfer, key, self._clock.now_ms())
         if authority.account is not None:
             identify(request, authority.account)
 
         def unit(tx: Tx) -> Answer:
-            with refusal_logged(request.parameters["id"]):
+            with refusal_logged(transfer_id):
                 ended = self._ledger.end(tx, request.parameters["id"], phase, authority)
             return entity_answer(self._ledger.show(tx, ended))
 

@@ -376,6 +376,16 @@ async def test_of_several_faults_of_an_issue_the_first_in_the_list_is_told(tmp_p
         assert faults.index(Fault.INSUFFICIENT_RESERVE) < faults.index(Fault.UNDER_RESERVE)
 
 
+async def test_the_log_does_not_repeat_what_a_path_names_as_a_transfer(tmp_path: Path) -> None:
+    async with ledger_api(tmp_path) as api:
+        with capture_logs() as logs:
+            answer = await api.post(f"{TRANSFERS}/maria.huber@example.org/void", None, MARIA)
+        assert answer.refusal == (404, "unknown_transfer")
+        assert [(told["transfer"], told["reason"]) for told in logs if told["event"] == "transfer_refused"] == [
+            (None, "unknown_transfer")
+        ]
+
+
 async def test_what_a_transaction_decides_on_is_told_before_how_it_ended(tmp_path: Path) -> None:
     async with ledger_api(tmp_path) as api:
         await api.node.issue(MARIA, 100)
