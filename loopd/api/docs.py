@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -13,6 +13,8 @@ from loopd.api.openapi import Schemas, nouns_of, openapi_document
 from loopd.api.requests import Request
 from loopd.api.routes import Access, Body, Route, Scope, Success, refusals_of
 from loopd.protocol.json_text import dump_json
+
+_KEPT_AN_HOUR: Final = {"Cache-Control": "max-age=3600"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,9 @@ class DocsRoutes:
         self._schemas: Schemas = {}
         self._made: _Descriptions | None = None
         self._making = asyncio.Lock()
-        self._style = (files("loopd.api") / "templates" / "docs.css").read_bytes()
+        templates = files("loopd.api") / "templates"
+        self._style = (templates / "docs.css").read_bytes()
+        self._icon = (templates / "icon.svg").read_bytes()
 
     def describe(self, routes: Sequence[Route], schemas: Schemas) -> None:
         """Both descriptions are of exactly these routes."""
@@ -89,6 +93,14 @@ class DocsRoutes:
                 summary="The page's style sheet",
                 successes={200: Success(description="A style sheet", content_type="text/css")},
             ),
+            Route(
+                method="GET",
+                path="/docs/icon.svg",
+                handler=self._show_icon,
+                noun="Node",
+                summary="The page's icon, so that a browser asks for no other",
+                successes={200: Success(description="A picture", content_type="image/svg+xml")},
+            ),
         ]
 
     async def _show_openapi(self, request: Request) -> Answer:
@@ -98,7 +110,10 @@ class DocsRoutes:
         return html_answer((await self._descriptions()).page)
 
     async def _show_style(self, request: Request) -> Answer:
-        return Answer(200, self._style, "text/css; charset=utf-8", {"Cache-Control": "max-age=3600"})
+        return Answer(200, self._style, "text/css; charset=utf-8", _KEPT_AN_HOUR)
+
+    async def _show_icon(self, request: Request) -> Answer:
+        return Answer(200, self._icon, "image/svg+xml", _KEPT_AN_HOUR)
 
 
 def _render(routes: Sequence[Route], document: dict[str, Any], identity: ApiIdentity) -> str:

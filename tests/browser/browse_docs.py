@@ -76,6 +76,7 @@ async def test_it_is_shown_with_its_style_and_without_complaints(page: Page) -> 
 async def test_it_asks_nobody_but_its_node(page: Page, node: RunningNode) -> None:
     asked = [event["request"]["url"] for event in page.all("Network.requestWillBeSent")]
     assert f"https://127.0.0.1:{node.port}/docs/style.css" in asked
+    assert await page.evaluate("document.querySelector('link[rel=icon]').getAttribute('href')") == "/docs/icon.svg"
     assert [url for url in asked if not url.startswith(f"https://127.0.0.1:{node.port}/")] == []
 
 

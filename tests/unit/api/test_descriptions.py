@@ -34,7 +34,7 @@ async def _openapi(client: Client) -> dict[str, Any]:
 
 
 async def test_every_route_is_described_and_nothing_else(node: Harness) -> None:
-    own = {("GET", "/openapi.json"), ("GET", "/docs"), ("GET", "/docs/style.css")}
+    own = {("GET", "/openapi.json"), ("GET", "/docs"), ("GET", "/docs/style.css"), ("GET", "/docs/icon.svg")}
     public = {(route.method, route.path) for route in node.routes if not route.admin}
     admin = {(route.method, route.path) for route in node.routes}
     assert _described(await _openapi(node.public)) == public | own
@@ -124,7 +124,7 @@ async def test_the_page_names_every_route_and_loads_nothing_from_outside(node: H
     assert "material:write" in page
     assert "Authorization: Bearer $TOKEN" in page
     assert not re.search(r"<script|<style|style=|javascript:|src=|\son\w+=", page)
-    assert re.findall(r'<link[^>]+href="([^"]+)"', page) == ["/docs/style.css"]
+    assert re.findall(r'<link[^>]+href="([^"]+)"', page) == ["/docs/style.css", "/docs/icon.svg"]
     anchors = re.findall(r'<article id="([^"]+)"', page)
     assert sorted(anchors) == sorted(set(anchors))
     assert set(re.findall(r'href="#([^"]+)"', page)) == {*anchors, "top"}
@@ -132,6 +132,9 @@ async def test_the_page_names_every_route_and_loads_nothing_from_outside(node: H
     assert style.headers["Content-Type"] == "text/css; charset=utf-8"
     assert b"prefers-color-scheme: dark" in style.body
     assert b"url(" not in style.body
+    icon = await node.admin.call("GET", "/docs/icon.svg")
+    assert icon.headers["Content-Type"] == "image/svg+xml"
+    assert icon.body.startswith(b"<svg ")
 
 
 async def test_descriptions_on_the_page_are_for_people(node: Harness) -> None:
