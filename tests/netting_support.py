@@ -32,6 +32,14 @@ class NettingCity(SettlingCity):
     def reserve(self) -> int:
         return self.balance(f"node:reserve@{self.node_id}")
 
+    def confirm(self, peer: str, discharge_id: str) -> None:
+        """The creditor's office has the money."""
+        self.write(lambda tx: self.netting.confirm(tx, peer, discharge_id))
+
+    def deny(self, peer: str, discharge_id: str) -> None:
+        """The creditor's office waits for it in vain."""
+        self.write(lambda tx: self.netting.deny(tx, peer, discharge_id, "no payment came"))
+
     def tick(self) -> None:
         """Do what is due."""
         for timed in (self.clearing, self.netting):
@@ -67,6 +75,11 @@ class NettingPair:
         self.pass_on()
         seller.write(lambda tx: seller.payments.post(tx, each))
         self.pass_on()
+
+    def owe(self) -> None:
+        """Vienna buys for 92.00 that cross, and both sign it."""
+        self.sell(self.munich, self.vienna)
+        self.signed_run()
 
     def pass_on(self) -> None:
         """Deliver all that is sent, until nothing more is."""

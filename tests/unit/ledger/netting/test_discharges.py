@@ -1,7 +1,7 @@
 """Discharges: the debtor announces, the creditor decides, and both clearing accounts fall by what runs put there."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,20 +21,6 @@ RESERVE = 2 * ISSUED_MINOR
 MUNICH, VIENNA = "munich.loop", "vienna.loop"
 
 
-@pytest.fixture
-def pair() -> Iterator[NettingPair]:
-    made = NettingPair()
-    yield made
-    made.check()
-    made.close()
-
-
-def owing(pair: NettingPair) -> None:
-    """Vienna bought for 92.00 that cross, and both have signed it."""
-    pair.sell(pair.munich, pair.vienna)
-    pair.signed_run()
-
-
 def balances(pair: NettingPair) -> tuple[int, int, int, int]:
     """What each owes the other, and both reserves: Munich's, Vienna's."""
     return pair.munich.owes(VIENNA), pair.vienna.owes(MUNICH), pair.munich.reserve, pair.vienna.reserve
@@ -48,14 +34,6 @@ def states(pair: NettingPair, discharge_id: str) -> tuple[DischargeState, Discha
     )
 
 
-def confirm(city: NettingCity, peer: str, discharge_id: str) -> None:
-    city.write(lambda tx: city.netting.confirm(tx, peer, discharge_id))
-
-
-def deny(city: NettingCity, peer: str, discharge_id: str) -> None:
-    city.write(lambda tx: city.netting.deny(tx, peer, discharge_id, "no payment came"))
-
-
 def refusal(what: Callable[[], Any]) -> Refusal:
     with pytest.raises(Refusal) as raised:
         what()
@@ -63,7 +41,7 @@ def refusal(what: Callable[[], Any]) -> Refusal:
 
 
 def test_reserve_pays_the_balance(pair: NettingPair) -> None:
-    owing(pair)
+    pair.owe()
     assert balances(pair) == (-9200, 11960, RESERVE, RESERVE)
     supplies = [city.ledger.figures(city.source).supply_minor for city in pair.cities]
     discharge_id = pair.pay(pair.vienna)
@@ -72,7 +50,7 @@ def test_reserve_pays_the_balance(pair: NettingPair) -> None:
     # Nothing has moved; Vienna's reserve holds what it paid.
     assert balances(pair) == (-9200, 11960, RESERVE, RESERVE)
     assert pair.vienna.ledger.require(pair.vienna.source, f"node:reserve@{VIENNA}").held_minor == 9200
-    confirm(pair.munich, VIENNA, discharge_id)
+    pair.munich.confirm(VIENNA, discharge_id)
     pair.pass_on()
     assert states(pair, discharge_id) == (DischargeState.CONFIRMED, DischargeState.CONFIRMED)
     assert balances(pair) == (0, 0, RESERVE + 9200, RESERVE - 9200)
@@ -88,7 +66,7 @@ def test_netting_pays_the_difference_alone(pair: NettingPair) -> None:
     assert pair.vienna.netting.terms(pair.vienna.source, MUNICH)["to_pay"] == 82
     discharge_id = pair.pay(pair.vienna)
     pair.pass_on()
-    confirm(pair.munich, VIENNA, discharge_id)
+    pair.munich.confirm(VIENNA, discharge_id)
     pair.pass_on()
     assert balances(pair) == (0, 0, RESERVE + 8200, RESERVE - 8200)
 
@@ -100,10 +78,10 @@ def test_gross_has_each_city_pay_its_own() -> None:
     pair.signed_run()
     first, second = pair.pay(pair.vienna), pair.pay(pair.munich, number=1)
     pair.pass_on()
-    confirm(pair.munich, VIENNA, first)
+    pair.munich.confirm(VIENNA, first)
     pair.pass_on()
     assert balances(pair) == (1000, -1300, RESERVE + 9200, RESERVE - 9200)
-    confirm(pair.vienna, MUNICH, second)
+    pair.vienna.confirm(MUNICH, second)
     pair.pass_on()
     assert balances(pair) == (0, 0, RESERVE + 8200, RESERVE - 8200)
     pair.check()
@@ -122,7 +100,7 @@ def test_clearing_carries_runs_and_one_payment_discharges_them() -> None:
     # By the second run Vienna owes 60.00 less 10.00, and the third stays.
     discharge_id = pair.pay(pair.vienna, run=2)
     pair.pass_on()
-    confirm(pair.munich, VIENNA, discharge_id)
+    pair.munich.confirm(VIENNA, discharge_id)
     pair.pass_on()
     assert balances(pair) == (-500, 650, RESERVE + 5000, RESERVE - 5000)
     assert [each.run for each in open_claims(pair.munich.source, VIENNA)] == [3]
@@ -150,32 +128,32 @@ def test_the_cents_of_the_ceilings_go_with_what_is_even(pair: NettingPair) -> No
 
 
 def test_what_did_not_come_is_owed_again_and_can_be_paid_anew(pair: NettingPair) -> None:
-    owing(pair)
+    pair.owe()
     discharge_id = pair.pay(pair.vienna)
     pair.pass_on()
-    deny(pair.munich, VIENNA, discharge_id)
+    pair.munich.deny(VIENNA, discharge_id)
     pair.pass_on()
     assert states(pair, discharge_id) == (DischargeState.DENIED, DischargeState.DENIED)
     assert balances(pair) == (-9200, 11960, RESERVE, RESERVE)
     assert pair.vienna.ledger.require(pair.vienna.source, f"node:reserve@{VIENNA}").held_minor == 0
     second = pair.pay(pair.vienna, number=1)
     pair.pass_on()
-    confirm(pair.munich, VIENNA, second)
+    pair.munich.confirm(VIENNA, second)
     pair.pass_on()
     assert balances(pair) == (0, 0, RESERVE + 9200, RESERVE - 9200)
 
 
 def test_the_same_again_changes_nothing_and_nothing_is_paid_twice(pair: NettingPair) -> None:
-    owing(pair)
+    pair.owe()
     discharge_id = pair.pay(pair.vienna)
     assert pair.pay(pair.vienna) == discharge_id
     assert refusal(lambda: pair.pay(pair.vienna, number=1)).reason == "nothing_owed"
     pair.pass_on()
     for _ in range(2):
-        confirm(pair.munich, VIENNA, discharge_id)
+        pair.munich.confirm(VIENNA, discharge_id)
     pair.pass_on()
     assert balances(pair) == (0, 0, RESERVE + 9200, RESERVE - 9200)
-    assert refusal(lambda: deny(pair.munich, VIENNA, discharge_id)).reason == "already_confirmed"
+    assert refusal(lambda: pair.munich.deny(VIENNA, discharge_id)).reason == "already_confirmed"
     other = refusal(
         lambda: pair.vienna.write(lambda tx: pair.vienna.netting.announce(tx, MUNICH, discharge_id, 1, "another"))
     )
@@ -183,15 +161,15 @@ def test_the_same_again_changes_nothing_and_nothing_is_paid_twice(pair: NettingP
 
 
 def test_who_may_do_what(pair: NettingPair) -> None:
-    owing(pair)
+    pair.owe()
     assert refusal(lambda: pair.pay(pair.munich)).reason == "nothing_owed"
     assert refusal(lambda: pair.pay(pair.vienna, run=2)).reason == "unknown_run"
     discharge_id = pair.pay(pair.vienna)
     pair.pass_on()
-    assert refusal(lambda: confirm(pair.vienna, MUNICH, discharge_id)).reason == "not_creditor"
-    assert refusal(lambda: confirm(pair.munich, VIENNA, "unknown")).reason == "unknown_discharge"
-    deny(pair.munich, VIENNA, discharge_id)
-    assert refusal(lambda: confirm(pair.munich, VIENNA, discharge_id)).reason == "already_denied"
+    assert refusal(lambda: pair.vienna.confirm(MUNICH, discharge_id)).reason == "not_creditor"
+    assert refusal(lambda: pair.munich.confirm(VIENNA, "unknown")).reason == "unknown_discharge"
+    pair.munich.deny(VIENNA, discharge_id)
+    assert refusal(lambda: pair.munich.confirm(VIENNA, discharge_id)).reason == "already_denied"
 
 
 def test_a_run_that_is_not_signed_is_not_paid(pair: NettingPair) -> None:
@@ -202,7 +180,7 @@ def test_a_run_that_is_not_signed_is_not_paid(pair: NettingPair) -> None:
 
 
 def test_the_reserve_must_have_it(pair: NettingPair) -> None:
-    owing(pair)
+    pair.owe()
     reserve = pair.vienna.ledger.require(pair.vienna.source, f"node:reserve@{VIENNA}")
     left_minor, ledger = 9199 - reserve.balance_minor, pair.vienna.ledger
     pair.vienna.write(lambda tx: ledger.move_backing(tx, "taken", "taken", left_minor, ledger.now(tx)))
@@ -210,7 +188,7 @@ def test_the_reserve_must_have_it(pair: NettingPair) -> None:
 
 
 def test_nobody_ends_what_a_discharge_holds_but_its_creditor(pair: NettingPair) -> None:
-    owing(pair)
+    pair.owe()
     pair.pay(pair.vienna)
     row = pair.vienna.source.one("SELECT id FROM ledger_transfer WHERE phase = 'pending' ORDER BY number DESC")
     assert row is not None
@@ -241,7 +219,7 @@ def notice(pair: NettingPair) -> dict[str, Any]:
 def test_a_payment_that_does_not_fit_the_books_is_denied(
     pair: NettingPair, change: dict[str, Any], reason: str
 ) -> None:
-    owing(pair)
+    pair.owe()
     lie = notice(pair) | change
     pair.munich.take(VIENNA, dump_json(lie))
     [answer] = pair.munich.sent()
@@ -275,7 +253,7 @@ def test_a_payment_that_does_not_fit_the_books_is_denied(
 def test_what_cannot_be_a_payment_is_refused_at_the_door(
     pair: NettingPair, change: dict[str, Any], status: int, reason: str
 ) -> None:
-    owing(pair)
+    pair.owe()
     lie = notice(pair) | change
     before = pair.munich.dump()
     found = refusal(lambda: pair.munich.take(VIENNA, dump_json(lie)))
@@ -284,7 +262,7 @@ def test_what_cannot_be_a_payment_is_refused_at_the_door(
 
 
 def test_a_creditor_cannot_be_told_that_it_owes(pair: NettingPair) -> None:
-    owing(pair)
+    pair.owe()
     message = notice(pair) | {"debtor": MUNICH, "creditor": VIENNA}
     pair.vienna.take(MUNICH, dump_json(message))
     [answer] = pair.vienna.sent()
@@ -292,7 +270,7 @@ def test_a_creditor_cannot_be_told_that_it_owes(pair: NettingPair) -> None:
 
 
 def test_an_announcement_again_with_other_content_is_refused(pair: NettingPair) -> None:
-    owing(pair)
+    pair.owe()
     message = notice(pair)
     pair.munich.take(VIENNA, dump_json(message))
     for other in ({"reference": "another"}, {"amount": 91.99}, {"runs": [1, 2]}):
@@ -305,7 +283,7 @@ def test_an_announcement_again_with_other_content_is_refused(pair: NettingPair) 
 
 
 def test_a_peer_that_announces_what_never_comes_is_stopped(pair: NettingPair) -> None:
-    owing(pair)
+    pair.owe()
     message = notice(pair) | {"amount": 1}
     for number in range(DISCHARGES_DENIED_PER_DAY_MAX):
         pair.munich.take(VIENNA, dump_json(message | {"id": f"eeeeeeee-0000-4000-8000-{number:012x}"}))
@@ -320,10 +298,10 @@ def test_a_peer_that_announces_what_never_comes_is_stopped(pair: NettingPair) ->
     [({"answer": "denied"}, "other_decision"), ({"id": "eeeeeeee-0000-4000-8000-000000000000"}, "unknown_discharge")],
 )
 def test_an_answer_that_cannot_be_is_refused(pair: NettingPair, change: dict[str, Any], reason: str) -> None:
-    owing(pair)
+    pair.owe()
     discharge_id = pair.pay(pair.vienna)
     pair.pass_on()
-    confirm(pair.munich, VIENNA, discharge_id)
+    pair.munich.confirm(VIENNA, discharge_id)
     body = pair.munich.sent()[0].body
     pair.pass_on()
     before = pair.vienna.dump()
@@ -333,13 +311,13 @@ def test_an_answer_that_cannot_be_is_refused(pair: NettingPair, change: dict[str
 
 
 def test_a_lost_announcement_and_a_lost_answer_are_said_again(pair: NettingPair) -> None:
-    owing(pair)
+    pair.owe()
     notice(pair)
     pair.vienna.clock.advance(60_000)
     pair.vienna.tick()
     pair.pass_on()
     discharge_id = "dddddddd-0000-4000-8000-000000000000"
-    confirm(pair.munich, VIENNA, discharge_id)
+    pair.munich.confirm(VIENNA, discharge_id)
     pair.munich.forget(pair.munich.sent()[0].number)
     pair.vienna.clock.advance(600_000)
     pair.vienna.tick()
@@ -356,7 +334,7 @@ def test_a_write_that_breaks_leaves_nothing_and_the_end_is_the_same(step: str) -
     statements = 0
     while True:
         pair = NettingPair()
-        owing(pair)
+        pair.owe()
         broke = _break_at(pair, step, statements)
         [discharge_id] = [row["id"] for row in pair.vienna.source.all("SELECT id FROM netting_discharge")]
         paid = step != "deny"
@@ -364,7 +342,7 @@ def test_a_write_that_breaks_leaves_nothing_and_the_end_is_the_same(step: str) -
         pair.vienna.clock.advance(3_600_000)
         pair.vienna.tick()
         pair.pass_on()
-        (confirm if paid else deny)(pair.munich, VIENNA, discharge_id)
+        (pair.munich.confirm if paid else pair.munich.deny)(VIENNA, discharge_id)
         pair.pass_on()
         pair.vienna.clock.advance(3_600_000)
         pair.vienna.tick()
@@ -398,7 +376,7 @@ def _break_at(pair: NettingPair, step: str, statements: int) -> bool:
         return broken(pair.munich, lambda tx: pair.munich.netting.confirm(tx, VIENNA, discharge_id))
     if step == "deny":
         return broken(pair.munich, lambda tx: pair.munich.netting.deny(tx, VIENNA, discharge_id, "no payment came"))
-    confirm(pair.munich, VIENNA, discharge_id)
+    pair.munich.confirm(VIENNA, discharge_id)
     return _lost_or_taken(pair.munich, pair.vienna, statements)
 
 

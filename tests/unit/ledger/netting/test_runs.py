@@ -1,7 +1,7 @@
 """Runs between two cities' books: proposed at the period's end, signed by both or refused with a place."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,14 +21,6 @@ from tests.netting_support import NettingCity, NettingPair, breaks
 
 MUNICH, VIENNA = "munich.loop", "vienna.loop"
 Change = Callable[[dict[str, Any]], None]
-
-
-@pytest.fixture
-def pair() -> Iterator[NettingPair]:
-    made = NettingPair()
-    yield made
-    made.check()
-    made.close()
 
 
 def messages(city: NettingCity) -> list[dict[str, Any]]:

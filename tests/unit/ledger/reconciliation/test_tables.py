@@ -1,38 +1,16 @@
 """A statement of what is between two cities: payments and what discharged them, each once, in one order."""
 
-from collections.abc import Iterator
-
-import pytest
-
 from loopd.ledger.reconciliation.rules import compare
 from loopd.ledger.reconciliation.tables import statement
 from tests.clearing_support import plans_of
-from tests.netting_support import NettingCity, NettingPair
+from tests.netting_support import NettingPair
 
 MUNICH, VIENNA = "munich.loop", "vienna.loop"
 
 
-@pytest.fixture
-def pair() -> Iterator[NettingPair]:
-    made = NettingPair()
-    yield made
-    made.check()
-    made.close()
-
-
-def owing(pair: NettingPair) -> None:
-    """Vienna bought for 92.00 that cross, and both have signed it."""
-    pair.sell(pair.munich, pair.vienna)
-    pair.signed_run()
-
-
-def confirm(city: NettingCity, peer: str, discharge_id: str) -> None:
-    city.write(lambda tx: city.netting.confirm(tx, peer, discharge_id))
-
-
 def test_statements_have_discharges_and_what_is_announced_is_on_its_way() -> None:
     pair = NettingPair()
-    owing(pair)
+    pair.owe()
 
     def compared() -> tuple[int, int, str | None]:
         here, there = (
@@ -47,7 +25,7 @@ def test_statements_have_discharges_and_what_is_announced_is_on_its_way() -> Non
     assert compared() == (1, 1, None)
     pair.pass_on()
     assert compared() == (2, 0, None)
-    confirm(pair.munich, VIENNA, discharge_id)
+    pair.munich.confirm(VIENNA, discharge_id)
     assert compared() == (2, 1, None)
     pair.pass_on()
     assert compared() == (2, 0, None)
@@ -62,10 +40,10 @@ def test_statements_have_discharges_and_what_is_announced_is_on_its_way() -> Non
 
 def test_a_statement_goes_on_with_each_entry_once(pair: NettingPair) -> None:
     for number in range(3):
-        owing(pair)
+        pair.owe()
         discharge_id = pair.pay(pair.vienna, run=number + 1, number=number)
         pair.pass_on()
-        confirm(pair.munich, VIENNA, discharge_id)
+        pair.munich.confirm(VIENNA, discharge_id)
         pair.pass_on()
     whole = statement(pair.munich.source, MUNICH, VIENNA, 0, 100)
     assert len(whole) == 6
