@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -13,8 +13,6 @@ from loopd.api.openapi import Schemas, nouns_of, openapi_document
 from loopd.api.requests import Request
 from loopd.api.routes import Access, Body, Route, Scope, Success, refusals_of
 from loopd.protocol.json_text import dump_json
-
-_KEPT_AN_HOUR: Final = {"Cache-Control": "max-age=3600"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +42,6 @@ class DocsRoutes:
         self._schemas: Schemas = {}
         self._made: _Descriptions | None = None
         self._making = asyncio.Lock()
-        templates = files("loopd.api") / "templates"
-        self._style = (templates / "docs.css").read_bytes()
-        self._icon = (templates / "icon.svg").read_bytes()
 
     def describe(self, routes: Sequence[Route], schemas: Schemas) -> None:
         """Both descriptions are of exactly these routes."""
@@ -85,21 +80,9 @@ class DocsRoutes:
                 summary="This description for people",
                 successes={200: Success(description="A page", content_type="text/html")},
             ),
-            Route(
-                method="GET",
-                path="/docs/style.css",
-                handler=self._show_style,
-                noun="Node",
-                summary="The page's style sheet",
-                successes={200: Success(description="A style sheet", content_type="text/css")},
-            ),
-            Route(
-                method="GET",
-                path="/docs/icon.svg",
-                handler=self._show_icon,
-                noun="Node",
-                summary="The page's icon, so that a browser asks for no other",
-                successes={200: Success(description="A picture", content_type="image/svg+xml")},
+            _file_route("style.css", "docs.css", "text/css; charset=utf-8", "The page's style sheet"),
+            _file_route(
+                "icon.svg", "icon.svg", "image/svg+xml", "The page's icon, so that a browser asks for no other"
             ),
         ]
 
@@ -109,11 +92,23 @@ class DocsRoutes:
     async def _show_page(self, request: Request) -> Answer:
         return html_answer((await self._descriptions()).page)
 
-    async def _show_style(self, request: Request) -> Answer:
-        return Answer(200, self._style, "text/css; charset=utf-8", _KEPT_AN_HOUR)
 
-    async def _show_icon(self, request: Request) -> Answer:
-        return Answer(200, self._icon, "image/svg+xml", _KEPT_AN_HOUR)
+def _file_route(name: str, template: str, content_type: str, summary: str) -> Route:
+    """Something that belongs to the page, as it is shipped."""
+    body = (files("loopd.api") / "templates" / template).read_bytes()
+
+    async def show(request: Request) -> Answer:
+        return Answer(200, body, content_type, {"Cache-Control": "max-age=3600"})
+
+    media_type = content_type.partition(";")[0]
+    return Route(
+        method="GET",
+        path=f"/docs/{name}",
+        handler=show,
+        noun="Node",
+        summary=summary,
+        successes={200: Success(description="A file of the page's", content_type=media_type)},
+    )
 
 
 def _render(routes: Sequence[Route], document: dict[str, Any], identity: ApiIdentity) -> str:

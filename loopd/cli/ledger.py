@@ -217,26 +217,23 @@ def issue(
     _show(_issuance(directory, body), as_json)
 
 
-@ledger.command()
-@directory_argument
-@click.argument("amount", type=_MONEY)
-@transfer_id_option
-@json_option
-def deposit(directory: NodeDirectory, amount: Decimal, transfer_id: uuid.UUID | None, as_json: bool) -> None:
-    """Take AMOUNT of the backing into the reserve; no coins are issued for it."""
-    body = {"id": str(transfer_id or uuid.uuid4()), "kind": "deposit", "backing": amount}
-    _show(_issuance(directory, body), as_json)
+def _reserve_command(kind: str, summary: str) -> None:
+    """One of the two that move the backing alone."""
+
+    @ledger.command(kind, help=summary)
+    @directory_argument
+    @click.argument("amount", type=_MONEY)
+    @transfer_id_option
+    @json_option
+    def move(directory: NodeDirectory, amount: Decimal, transfer_id: uuid.UUID | None, as_json: bool) -> None:
+        body = {"id": str(transfer_id or uuid.uuid4()), "kind": kind, "backing": amount}
+        _show(_issuance(directory, body), as_json)
 
 
-@ledger.command()
-@directory_argument
-@click.argument("amount", type=_MONEY)
-@transfer_id_option
-@json_option
-def withdraw(directory: NodeDirectory, amount: Decimal, transfer_id: uuid.UUID | None, as_json: bool) -> None:
-    """Take AMOUNT of the backing out of the reserve, as far as what is left covers what circulates."""
-    body = {"id": str(transfer_id or uuid.uuid4()), "kind": "withdraw", "backing": amount}
-    _show(_issuance(directory, body), as_json)
+_reserve_command("deposit", "Take AMOUNT of the backing into the reserve; no coins are issued for it.")
+_reserve_command(
+    "withdraw", "Take AMOUNT of the backing out of the reserve, as far as what is left covers what circulates."
+)
 
 
 @ledger.command()
