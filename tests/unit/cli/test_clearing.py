@@ -71,9 +71,11 @@ def test_the_standing_with_a_peer_says_whose_the_debt_is(
 def test_a_dispute_is_resolved_by_the_id_of_the_sale_that_this_city_pays(run: Run, daemon: FakeDaemon) -> None:
     """Both cities number their sales by themselves, so two may have one id."""
     path = f"{PATH}/settlements/{ID}/resolve"
-    daemon.answers[f"GET {PATH}"] = (200, STANDING)
     daemon.answers[f"POST {path}"] = (200, {**STANDING["results"][1], "state": "voided"})
     root = daemon.directory.root
+    first, second = STANDING["results"]
+    daemon.answers[f"GET {PATH}"] = (200, {**STANDING, "results": [first], "next": f"{PATH}/older"})
+    daemon.answers[f"GET {PATH}/older"] = (200, {**STANDING, "results": [second]})
     shown = dict(lines(run("clearing", "resolve", root, "vienna.loop", "TXN-2026-01-15-002", "void")))
     assert (shown["transaction"], shown["state"]) == ("TXN-2026-01-15-002", "voided")
     assert daemon.requests[-1] == ("POST", path, {"decision": "void"})

@@ -176,7 +176,9 @@ async def test_the_settlement_names_no_account(tmp_path: Path) -> None:
     async with ledger_api(tmp_path) as api:
         await api.node.issue(MARIA, 100)
         sale = await held(api.node)
-        shown = (await api.get(PATH)).json
+        assert (await api.get(f"{PATH}?seller=vienna.loop")).refusal == (404, "unknown_settlement")
+        shown = (await api.get(f"{PATH}?seller={NODE}")).json
+        assert (await api.get(PATH)).json == shown
         assert (shown["payment"]["state"], shown["confirmation"]) == ("held", {"payment_completed": False})
         await api.node.write(lambda tx: api.node.settlements.post(tx, sale))
         answer = await api.get(PATH)
